@@ -52,7 +52,8 @@ def coarser(codes: Int[np.ndarray, " n"], bits: int, target: int) -> Int[np.ndar
     shifted = codes >> shift
     zero = _SIGN >> (MAX_BITS - target)
     lost = ((shifted & (zero - 1)) == 0) & ((codes & ((_SIGN >> (MAX_BITS - bits)) - 1)) != 0)
-    return (shifted | lost).astype(codes.dtype)
+    kept: np.ndarray = (shifted | lost).astype(codes.dtype)
+    return kept
 
 
 def sign_bit(bits: int) -> int:

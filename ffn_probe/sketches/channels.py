@@ -126,11 +126,13 @@ class Channels:
         Typical is the median RMS over channels that are not all zero, so a channel that is
         always zero is dead at any threshold. Channels without rows are not called dead.
         """
-        return (self.count > 0) & (self.absmax <= relative * self._typical_rms)
+        quiet: np.ndarray = self.absmax <= relative * self._typical_rms
+        return quiet & (self.count > 0)
 
     def outliers(self, factor: float = 6.0) -> Bool[np.ndarray, " channels"]:
         """Return the channels whose RMS is above `factor` times the typical RMS."""
-        return np.nan_to_num(self.rms, nan=0.0) > factor * self._typical_rms
+        above: np.ndarray = np.nan_to_num(self.rms, nan=0.0) > factor * self._typical_rms
+        return above
 
     @property
     def _typical_rms(self) -> float:
@@ -150,7 +152,8 @@ def centre(
     shift = np.where(kept.any(axis=0), values[kept.argmax(axis=0), columns], 0.0)
     deviation = np.where(kept, values - shift, 0.0)
     offset = deviation.sum(axis=0) / np.maximum(kept.sum(axis=0), 1)
-    return shift + offset, np.where(kept, deviation - offset, 0.0)
+    mean: np.ndarray = shift + offset
+    return mean, np.where(kept, deviation - offset, 0.0)
 
 
 def pooled_mean(
@@ -170,4 +173,5 @@ def pair_weight(
     count_a: Int64[np.ndarray, " channels"], count_b: Int64[np.ndarray, " channels"]
 ) -> Float64[np.ndarray, " channels"]:
     """Return n_a n_b / (n_a + n_b), the weight of the squared difference of two means."""
-    return count_a * (count_b / np.maximum(count_a + count_b, 1))
+    weight: np.ndarray = count_a * (count_b / np.maximum(count_a + count_b, 1))
+    return weight

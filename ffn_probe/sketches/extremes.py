@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Integer, Num
@@ -96,7 +97,7 @@ class Extremes:
             float(np.where(finite, wide, np.inf).min()),
             float(np.where(finite, wide, -np.inf).max()),
             _ranked(records, k),
-            *(BitHistogram.of(x, TOKEN_BITS) for x in _token_sizes(wide, finite)),
+            *_token_sketches(wide, finite),
         )
 
     def merge(self, other: "Extremes") -> "Extremes":
@@ -104,11 +105,17 @@ class Extremes:
         k = min(self.k, other.k)
         return Extremes(
             k,
-            *(getattr(self, name) + getattr(other, name) for name in _COUNTS[1:]),
+            self.rows + other.rows,
+            self.count + other.count,
+            self.nan + other.nan,
+            self.pos_inf + other.pos_inf,
+            self.neg_inf + other.neg_inf,
             min(self.min, other.min),
             max(self.max, other.max),
             _ranked(np.concatenate([self.top, other.top]), k),
-            *(getattr(self, name).merge(getattr(other, name)) for name in TOKEN_SKETCHES),
+            self.token_absmax.merge(other.token_absmax),
+            self.token_rms.merge(other.token_rms),
+            self.token_ratio.merge(other.token_ratio),
         )
 
     def to_row(self) -> dict[str, object]:
@@ -128,15 +135,13 @@ class Extremes:
         top = np.zeros(columns[0].size, TOP)
         for name, column in zip(names, columns, strict=True):
             top[name] = column
-        counts = [int(row[name]) for name in _COUNTS]  # type: ignore[call-overload]
-        low, high = float(row["min"]), float(row["max"])  # type: ignore[arg-type]
-        tokens = (
-            BitHistogram.from_row(
-                {key: row[f"{name}_{key}"] for key in ("bits", "codes", "counts", "exact")}
-            )
+        fields: dict[str, Any] = {name: row[name] for name in (*_COUNTS, "min", "max")}
+        keys = ("bits", "codes", "counts", "exact")
+        tokens = {
+            name: BitHistogram.from_row({key: row[f"{name}_{key}"] for key in keys})
             for name in TOKEN_SKETCHES
-        )
-        return cls(*counts, low, high, top, *tokens)
+        }
+        return cls(**fields, top=top, **tokens)
 
     def equals(self, other: "Extremes") -> bool:
         """Return whether every field is the same."""
@@ -175,17 +180,26 @@ def _ranked(records: np.ndarray, k: int) -> np.ndarray:
     return records[np.lexsort([*ties, -np.abs(records["value"])])[:k]]
 
 
-def _token_sizes(
+def _token_sketches(
     wide: Float64[np.ndarray, "rows channels"], finite: Bool[np.ndarray, "rows channels"]
-) -> tuple[Float64[np.ndarray, " rows"], ...]:
-    """Return absmax, RMS and |mean|/std of every row, over its finite values."""
+) -> tuple[BitHistogram, BitHistogram, BitHistogram]:
+    """Return the sketches of absmax, RMS and |mean|/std of every row's finite values."""
     kept = np.where(finite, wide, 0.0)
     count = finite.sum(axis=1).astype(np.float64)
     count[count == 0] = np.nan
     with np.errstate(all="ignore"):
         absmax = np.where(np.isnan(count), np.nan, np.abs(kept).max(axis=1))
         rms = np.sqrt((kept * kept).sum(axis=1) / count)
-        mean = kept.sum(axis=1) / count
-        deviation = np.where(finite, wide - mean[:, None], 0.0)
-        ratio = np.abs(mean) / np.sqrt((deviation * deviation).sum(axis=1) / count)
-    return absmax, rms, ratio
+        # Shifted by the row's first finite value: a constant row has no spread.
+        columns = finite.argmax(axis=1)[:, None]
+        shift = np.take_along_axis(kept, columns, axis=1)
+        deviation = np.where(finite, wide - shift, 0.0)
+        offset = deviation.sum(axis=1) / count
+        deviation = np.where(finite, deviation - offset[:, None], 0.0)
+        spread = np.sqrt((deviation * deviation).sum(axis=1) / count)
+        ratio = np.abs(shift[:, 0] + offset) / spread
+    return (
+        BitHistogram.of(absmax, TOKEN_BITS),
+        BitHistogram.of(rms, TOKEN_BITS),
+        BitHistogram.of(ratio, TOKEN_BITS),
+    )

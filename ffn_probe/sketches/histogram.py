@@ -297,7 +297,7 @@ def representatives(
     """Return the value that stands for each signed magnitude code."""
     magnitude = np.abs(signed)
     if exact:
-        points = magnitude_edges(bits)[magnitude]
+        points: np.ndarray = magnitude_edges(bits)[magnitude]
     else:
         inner, outer = bin_edges(magnitude, bits)
         points = (inner + outer) / 2

@@ -61,9 +61,9 @@ class Joint:
     @classmethod
     def empty(cls, channels: int) -> "Joint":
         """Return the sketch of no rows of `channels` neurons, the identity of `merge`."""
-        zeros = np.zeros(channels)
+        reals = {name: np.zeros(channels) for name in (*_MEANS, *_PRODUCTS)}
         grid = np.zeros(JOINT_BINS * JOINT_BINS, np.int64)
-        return cls(np.zeros(channels, np.int64), *([zeros] * 9), grid)
+        return cls(count=np.zeros(channels, np.int64), grid=grid, **reals)
 
     @classmethod
     def of(
@@ -83,10 +83,12 @@ class Joint:
             kept = np.isfinite(g) & np.isfinite(u) & np.isfinite(a) & np.isfinite(h)
             (mean_g, dg), (mean_u, du), (mean_a, da) = (centre(x, kept) for x in (g, u, a))
             mean_h, _ = centre(h, kept)
+            means = dict(zip(_MEANS, (mean_g, mean_u, mean_a, mean_h), strict=True))
             pairs = ((dg, dg), (du, du), (dg, du), (da, da), (da, du))
-            products = [(x * y).sum(axis=0) for x, y in pairs]
+            sums = {p: (x * y).sum(axis=0) for p, (x, y) in zip(_PRODUCTS, pairs, strict=True)}
         count = kept.sum(axis=0, dtype=np.int64)
-        return cls(count, mean_g, mean_u, mean_a, mean_h, *products, grid_counts(g, u, kept))
+        grid = grid_counts(g, u, kept)
+        return cls(count=count, grid=grid, **means, **sums)
 
     def merge(self, other: "Joint") -> "Joint":
         """Return the sketch of both streams of rows (Chan 1983, for products).
@@ -126,8 +128,8 @@ class Joint:
     def from_row(cls, row: Mapping[str, object]) -> "Joint":
         """Return the sketch that `to_row` came from; other columns are ignored."""
         count, grid = (np.asarray(row[name], np.int64) for name in ("count", "grid"))
-        reals = (np.asarray(row[name], np.float64) for name in (*_MEANS, *_PRODUCTS))
-        return cls(count, *reals, grid)
+        reals = {name: np.asarray(row[name], np.float64) for name in (*_MEANS, *_PRODUCTS)}
+        return cls(count=count, grid=grid, **reals)
 
     def equals(self, other: "Joint") -> bool:
         """Return whether every field is the same, NaN being equal to NaN."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from ffn_probe.errors import UnknownName
 _COLUMNS = ("count", "signal", "noise", "clipped", "zeroed")
 
 
-class Noise(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Noise:
     """Totals of one format: counts of finite values, energies in the values' unit squared."""
 
     count: int
@@ -92,4 +92,10 @@ def sqnr_db(signal: float, noise: float) -> float:
 
 
 def _added(a: Noise, b: Noise) -> Noise:
-    return Noise(*(x + y for x, y in zip(a, b, strict=True)))
+    return Noise(
+        a.count + b.count,
+        a.signal + b.signal,
+        a.noise + b.noise,
+        a.clipped + b.clipped,
+        a.zeroed + b.zeroed,
+    )
