@@ -173,5 +173,6 @@ def pair_weight(
     count_a: Int64[np.ndarray, " channels"], count_b: Int64[np.ndarray, " channels"]
 ) -> Float64[np.ndarray, " channels"]:
     """Return n_a n_b / (n_a + n_b), the weight of the squared difference of two means."""
-    weight: np.ndarray = count_a * (count_b / np.maximum(count_a + count_b, 1))
+    both = count_a.astype(np.float64) * count_b.astype(np.float64)
+    weight: np.ndarray = both / np.maximum(count_a + count_b, 1)
     return weight

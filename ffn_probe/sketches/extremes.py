@@ -137,11 +137,9 @@ class Extremes:
             top[name] = column
         fields: dict[str, Any] = {name: row[name] for name in (*_COUNTS, "min", "max")}
         keys = ("bits", "codes", "counts", "exact")
-        tokens = {
-            name: BitHistogram.from_row({key: row[f"{name}_{key}"] for key in keys})
-            for name in TOKEN_SKETCHES
-        }
-        return cls(**fields, top=top, **tokens)
+        for name in TOKEN_SKETCHES:
+            fields[name] = BitHistogram.from_row({key: row[f"{name}_{key}"] for key in keys})
+        return cls(**fields, top=top)
 
     def equals(self, other: "Extremes") -> bool:
         """Return whether every field is the same."""

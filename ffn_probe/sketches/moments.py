@@ -156,7 +156,7 @@ def _pooled(a: Moments, b: Moments) -> tuple[float, float, float, float]:
     mean = a.mean if a.mean == b.mean else share_a * a.mean + share_b * b.mean
     with np.errstate(all="ignore"):
         delta = np.float64(b.mean) - np.float64(a.mean)
-        both = share_a * count_b * delta * delta
+        both = count_a * count_b / (count_a + count_b) * delta * delta
         m2 = a.m2 + b.m2 + both
         m3 = a.m3 + b.m3 + both * delta * (share_a - share_b)
         m3 += 3 * delta * (share_a * b.m2 - share_b * a.m2)
