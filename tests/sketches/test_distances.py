@@ -79,7 +79,9 @@ floats = st.lists(st.floats(-1e4, 1e4, width=16), min_size=1, max_size=40)
 
 @given(x=floats, y=floats)
 @settings(deadline=None, max_examples=60)
-def test_small_samples_agree_with_scipy(x: list[float], y: list[float]) -> None:
+def test_small_samples_agree_with_the_definition_and_scipy(
+    x: list[float], y: list[float]
+) -> None:
     a, b = truncated(np.array(x)), truncated(np.array(y))
     p, q = BitHistogram.of(a), BitHistogram.of(b)
     assert ks(p, q) == pytest.approx(
