@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Int64, Num
 
 from ffn_probe.errors import SketchError
+from ffn_probe.sketches.widen import widen
 
 MAX_BITS = 7
 MIN_BITS = 1  # with none, NaN (0x7FC0) and infinity (0x7F80) would share a code
@@ -106,7 +107,7 @@ def canonical_dense(
 
 def _narrowed(values: Num[np.ndarray, " n"]) -> Num[np.ndarray, " n"]:
     """Return float32 values that keep finite values finite and other than zero."""
-    wide = values.astype(np.float64)
+    wide = widen(values)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         limited = np.where(np.isinf(wide), wide, np.clip(wide, -_FLOAT32_MAX, _FLOAT32_MAX))
         narrow = limited.astype(np.float32)

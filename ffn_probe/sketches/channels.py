@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, Num
 
 from ffn_probe.errors import SketchError
+from ffn_probe.sketches.widen import widen
 
 _FIELDS = ("count", "mean", "m2", "absmax", "active")
 _INTEGERS = ("count", "active")
@@ -37,7 +38,7 @@ class Channels:
     @classmethod
     def of(cls, values: Num[np.ndarray, "rows channels"]) -> "Channels":
         """Return the sketch of the rows of `values`, two passes in float64."""
-        wide = np.asarray(values, dtype=np.float64)
+        wide = widen(values)
         if wide.shape[0] == 0:
             return cls.empty(wide.shape[1])
         finite = np.isfinite(wide)

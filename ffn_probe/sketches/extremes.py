@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Integer, Num
 
 from ffn_probe.sketches.histogram import BitHistogram
+from ffn_probe.sketches.widen import widen
 
 TOP = np.dtype(
     [
@@ -61,7 +62,7 @@ class Extremes:
         return cls(k, 0, 0, 0, 0, 0, float("inf"), float("-inf"), top, none, none, none)
 
     @classmethod
-    def of(  # noqa: PLR0913 (a row's address is three columns)
+    def of(
         cls,
         values: Num[np.ndarray, "rows channels"],
         k: int = 16,
@@ -72,7 +73,7 @@ class Extremes:
         token: Integer[np.ndarray, " rows"] | None = None,
     ) -> "Extremes":
         """Return the sketch of rows seen at `step`, with each row's address where known."""
-        wide = np.asarray(values, dtype=np.float64)
+        wide = widen(values)
         if wide.size == 0:
             return cls.empty(k)
         finite = np.isfinite(wide)

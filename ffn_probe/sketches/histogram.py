@@ -16,6 +16,7 @@ from ffn_probe.sketches.bit_codes import (
     nan_code,
     sign_bit,
 )
+from ffn_probe.sketches.widen import widen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +55,7 @@ class BitHistogram:
         finite = np.isfinite(flat)
         edges = magnitude_edges(bits)
         magnitude = np.minimum(codes & (sign_bit(bits) - 1), edges.size - 1)
-        exact = bool(np.all((np.abs(flat.astype(np.float64)) == edges[magnitude]) | ~finite))
+        exact = bool(np.all((np.abs(widen(flat)) == edges[magnitude]) | ~finite))
         return cls.of_codes(dense.astype(np.int64), bits, exact=exact)
 
     @classmethod

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float64, Int64, Num
 
 from ffn_probe.errors import SketchError
 from ffn_probe.sketches.channels import centre, pair_weight, pooled_mean
+from ffn_probe.sketches.widen import widen
 
 _POWERS = 2.0 ** np.arange(-12, 12)
 
@@ -75,11 +76,11 @@ class Joint:
         hidden: Num[np.ndarray, "rows neurons"] | None = None,
     ) -> "Joint":
         """Return the sketch of rows of the three tensors; `hidden` defaults to act * value."""
-        g, u, a = (np.asarray(x, dtype=np.float64) for x in (gate, value, act))
+        g, u, a = (widen(x) for x in (gate, value, act))
         if g.shape[0] == 0:
             return cls.empty(g.shape[1])
         with np.errstate(all="ignore"):
-            h = a * u if hidden is None else np.asarray(hidden, dtype=np.float64)
+            h = a * u if hidden is None else widen(hidden)
             kept = np.isfinite(g) & np.isfinite(u) & np.isfinite(a) & np.isfinite(h)
             (mean_g, dg), (mean_u, du), (mean_a, da) = (centre(x, kept) for x in (g, u, a))
             mean_h, _ = centre(h, kept)

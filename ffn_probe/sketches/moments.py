@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Num
 
+from ffn_probe.sketches.widen import widen
+
 _EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -46,7 +48,7 @@ class Moments:
     @classmethod
     def of(cls, values: Num[np.ndarray, "..."]) -> "Moments":
         """Return the sketch of `values`, two passes in float64."""
-        flat = np.asarray(values, dtype=np.float64).ravel()
+        flat = widen(values).ravel()
         kept = flat[np.isfinite(flat)]
         nan, pos_inf = int(np.isnan(flat).sum()), int((flat == np.inf).sum())
         neg_inf = flat.size - kept.size - nan - pos_inf

@@ -51,7 +51,7 @@ class Summary:
         )
 
     @classmethod
-    def of(  # noqa: PLR0913 (one keyword for each part)
+    def of(
         cls,
         values: Num[np.ndarray, "rows channels"],
         *,

@@ -184,3 +184,12 @@ def test_a_part_of_no_rows_changes_nothing(case: Case) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, CHANNELS)
     nothing = case.of(x[:0])
     assert case.of(x).merge(nothing).equals(case.of(x))
+
+
+@every_sketch
+def test_a_signalling_nan_is_a_nan(case: Case) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, CHANNELS)
+    quiet, signalling = x.copy(), x.copy()
+    quiet[0, 1] = np.nan
+    signalling.view(np.uint32)[0, 1] = 0x7F800001
+    assert case.of(signalling).equals(case.of(quiet))
