@@ -1,0 +1,1 @@
+"""Telemetry and drift diagnostics for the feed-forward blocks of PyTorch transformers."""

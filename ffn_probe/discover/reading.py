@@ -1,0 +1,318 @@
+"""What one projection's input says: an FFN's branches, or the reason why it is none.
+
+`read(matrix, ...)` looks at the region before a projection and returns a Reading (the
+nodes of the roles and the fingerprinted activation), a Near (almost an FFN, with the
+reason) or None (nothing like one).
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from ffn_probe.discover.linear import Linearity, Matrix
+from ffn_probe.discover.operations import plain
+from ffn_probe.discover.rebuild import NotRebuildable, rebuild
+from ffn_probe.discover.region import Region, dominators, lowered, region
+from ffn_probe.discover.trace import Node
+from ffn_probe.zoo.fingerprint import Match, identify_activation, identify_gate
+
+_CURVED = frozenset({"gelu", "silu", "relu", "relu6", "hardswish", "sigmoid", "tanh", "mish"})
+_SPAN = 12.0
+_POINTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Something that looks like an FFN and is none, or one that cannot be read."""
+
+    node: Node
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One FFN as one forward pass shows it.
+
+    `product` is the node where the activated branch is complete (the product of gate and
+    value, or the activation's result); what lies between it and `hidden` is `post`.
+    """
+
+    kind: str
+    down: Matrix
+    source: Node
+    gate: Node
+    gate_act: Node | None
+    value: Node | None
+    product: Node
+    hidden: Node
+    activation: Match | None
+    halves: tuple[str, str] | None = None  # parts (gate, value) when one function splits
+
+
+def read(matrix: Matrix, linearity: Linearity) -> Reading | Near | None:
+    """Return what the data operand of `matrix` is."""
+    hidden = matrix.data
+    if hidden in linearity.of or not hidden.data:
+        return None
+    area = region(hidden, linearity)
+    reason = _unreadable(area)
+    if reason:
+        return Near(matrix.node, reason)
+    if area.barriers:
+        return _blocked(matrix, area)
+    if not area.frontier or area.is_trivial:
+        return None
+    if any(0 in node.shape for node in area.frontier):
+        return Near(matrix.node, "no row reached it with this example; pass a longer one")
+    sources = {linearity.of[node].source for node in area.frontier}
+    if len(sources) > 1:
+        return _several_sources(matrix, area)
+    source = sources.pop()
+    found = _branches(matrix, area, source)
+    if isinstance(found, Reading) and found.activation is None:
+        below = lowered(area, linearity)
+        again = _branches(matrix, below, source) if below is not None else None
+        if isinstance(again, Reading) and again.activation is not None:
+            return again
+    return found
+
+
+def _unreadable(area: Region) -> str:
+    if area.custom and area.frontier:
+        return "unreadable: its activation runs inside a custom autograd function"
+    if area.unseen:
+        where = area.unseen[0].module or "the model"
+        return (
+            f"unreadable: its input is made in {where} by code that cannot be seen "
+            "(torch.jit or a compiled extension)"
+        )
+    return ""
+
+
+def _blocked(matrix: Matrix, area: Region) -> Near | None:
+    split = _product(area)
+    convolved = all(plain(b.op).startswith("conv") for b in area.barriers)
+    if split is None and convolved and any(plain(n.op) in _CURVED for n in area.nodes):
+        return Near(matrix.node, "a convolution between its projections mixes positions")
+    if split is None or not area.frontier:
+        return None
+    operands = [p for p in split.parents if p.data]
+    clear = [p for p in operands if not area.blocked_below(p) and area.frontier_below(p)]
+    if len(clear) != 1:
+        return None
+    names = sorted({plain(b.op) or b.kind for b in area.barriers})
+    made_by = ", ".join(names[:3])
+    reason = (
+        f"a gate multiplies a tensor that mixes positions or comes from outside ({made_by})"
+    )
+    return Near(matrix.node, reason)
+
+
+def _product(area: Region) -> Node | None:
+    """Return the last node at which two different operands of the region are multiplied."""
+    node = area.end
+    for _ in range(16):
+        data = [p for p in node.parents if p.data]
+        if plain(node.op) in {"mul", "multiply"} and len(set(data)) == 2:
+            return node
+        if len(data) != 1 or data[0] not in area.nodes:
+            return None
+        node = data[0]
+    return None
+
+
+def _several_sources(matrix: Matrix, area: Region) -> Near | None:
+    split = _product(area)
+    if split is None or len(area.frontier) > 4:
+        return None
+    below = [area.frontier_below(p) for p in split.parents if p.data]
+    if len(below) != 2 or below[0] & below[1]:
+        return None
+    return Near(matrix.node, "its gate and its value are projections of different tensors")
+
+
+def _branches(matrix: Matrix, area: Region, source: Node) -> Reading | Near | None:
+    if any(plain(node.op) == "glu" for node in area.nodes):
+        return _halved(matrix, area, source)
+    chain = dominators(area)
+    if len(area.frontier) == 1:
+        return _single(matrix, area, source, chain)
+    if len(area.frontier) == 2:
+        for node in chain:
+            operands = [p for p in area.branches(node) if area.frontier_below(p)]
+            if len(operands) == 2:
+                below = [area.frontier_below(p) for p in operands]
+                if all(len(b) == 1 for b in below) and below[0] != below[1]:
+                    return _gated(matrix, area, source, node, operands)
+    return Near(
+        matrix.node, f"{len(area.frontier)} projections meet without a gate and a value"
+    )
+
+
+# One branch
+
+
+def _single(
+    matrix: Matrix, area: Region, source: Node, chain: list[Node]
+) -> Reading | Near | None:
+    front = area.frontier[0]
+    rows = area.rowwise()
+    steps = [n for n in chain if n not in rows and n is not front]
+    if not steps:
+        return None  # a norm between two projections (low-rank attention), no activation
+    best: tuple[Node, Match | None] | None = None
+    affine = True
+    for node in steps:
+        try:
+            grid, y = _curve(front, node)
+        except NotRebuildable:
+            continue
+        if grid.shape != y.shape:
+            continue
+        affine = affine and _is_affine(grid, y)
+        match = identify_activation(grid.flatten(), y.flatten())
+        if match is not None and match.name != "identity":
+            best = (node, match)
+            break
+    if best is None:
+        if affine:
+            return None
+        node = steps[0]
+        best = (node, None)
+    node, match = best
+    return Reading("mlp", matrix, source, front, None, None, node, matrix.data, match)
+
+
+def _is_affine(x: Tensor, y: Tensor) -> bool:
+    if not bool(torch.isfinite(y).all()):
+        return False
+    flat_x, flat_y = x.flatten(), y.flatten()
+    order = torch.argsort(flat_x)
+    flat_x, flat_y = flat_x[order], flat_y[order]
+    slope = (flat_y[-1] - flat_y[0]) / (flat_x[-1] - flat_x[0])
+    line = flat_y[0] + slope * (flat_x - flat_x[0])
+    return bool((flat_y - line).abs().max() <= 1e-6 * (1 + flat_y.abs().max()))
+
+
+# Two branches
+
+
+def _gated(
+    matrix: Matrix, area: Region, source: Node, product: Node, operands: list[Node]
+) -> Reading | Near | None:
+    pairs = [(op, next(iter(area.frontier_below(op)))) for op in operands]
+    try:
+        curves = [_curve(front, op) for op, front in pairs]
+    except NotRebuildable as error:
+        return Near(matrix.node, f"unreadable: {error}")
+    straight = [x.shape == y.shape and bool(torch.equal(x, y)) for x, y in curves]
+    multiplied = plain(product.op) in {"mul", "multiply"}
+    if multiplied and straight[0] != straight[1]:
+        acted = 0 if straight[1] else 1
+        x, y = curves[acted]
+        match = identify_activation(x.flatten(), y.flatten()) if x.shape == y.shape else None
+        match = match or _rowwise_activation(x, y)
+    elif multiplied and all(straight):
+        acted = _acted_by_module(pairs)
+        x, y = curves[acted]
+        match = identify_activation(x.flatten(), y.flatten())
+    else:
+        acted, match = _joint(product, pairs)
+        if match is None and not multiplied:
+            return Near(matrix.node, "two projections meet without a product")
+        if match is None:
+            acted = 0 if not _is_affine(*curves[0]) else 1
+    gate_act, gate = pairs[acted]
+    value = pairs[1 - acted][1]
+    return Reading("glu", matrix, source, gate, gate_act, value, product, matrix.data, match)
+
+
+def _rowwise_activation(x: Tensor, y: Tensor) -> Match | None:
+    if x.shape != y.shape:
+        return None
+    return identify_activation(x, y)
+
+
+def _acted_by_module(pairs: list[tuple[Node, Node]]) -> int:
+    """Return the branch that passes an activation module, else the first."""
+    for i, (operand, _) in enumerate(pairs):
+        if operand.inputs_of and len(operand.outputs_of) > 1:
+            return i
+    return 0
+
+
+def _joint(product: Node, pairs: list[tuple[Node, Node]]) -> tuple[int, Match | None]:
+    best: tuple[int, Match | None] = (0, None)
+    for acted in (0, 1):
+        gate, value = pairs[acted][1], pairs[1 - acted][1]
+        try:
+            g, u, h = _surface(gate, value, product)
+        except NotRebuildable:
+            continue
+        match = identify_gate(g.flatten(), u.flatten(), h.flatten())
+        if match is not None and (best[1] is None or match.error < best[1].error):
+            best = (acted, match)
+    return best
+
+
+def _halved(matrix: Matrix, area: Region, source: Node) -> Reading | Near | None:
+    """Read F.glu: the first half times the sigmoid of the second."""
+    node = next(n for n in area.nodes if plain(n.op) == "glu")
+    if len(area.frontier) != 1 or not area.frontier_below(node):
+        return Near(matrix.node, "F.glu of more than one projection")
+    front = area.frontier[0]
+    x = torch.linspace(-_SPAN, _SPAN, _POINTS, dtype=torch.float64)
+    match = identify_activation(x, torch.sigmoid(x))
+    return Reading(
+        "glu", matrix, source, front, None, front, node, matrix.data, match, ("second", "first")
+    )
+
+
+# Grids
+
+
+def _curve(front: Node, end: Node) -> tuple[Tensor, Tensor]:
+    """Return float64 inputs in the shape of `front`, and what `end` makes of them."""
+    xs, ys = [], []
+    size = _size(front)
+    for part in range(max(1, min(16, ceil(_POINTS / max(size, 1))))):
+        x = _grid(front, part)
+        xs.append(x)
+        ys.append(x if end is front else rebuild(end, {front: x}))
+    return torch.stack(xs), torch.stack(ys)
+
+
+def _surface(gate: Node, value: Node, end: Node) -> tuple[Tensor, Tensor, Tensor]:
+    gs, us, hs = [], [], []
+    for part in range(max(1, min(16, ceil(2 * _POINTS / max(_size(gate), 1))))):
+        g, u = _grid(gate, part), _grid(value, part + 7, reverse=True)
+        gs.append(g)
+        us.append(u)
+        hs.append(rebuild(end, {gate: g, value: u}))
+    return torch.stack(gs), torch.stack(us), torch.stack(hs)
+
+
+def _size(node: Node) -> int:
+    size = 1
+    for length in node.shape:
+        size *= length
+    return size
+
+
+def _grid(node: Node, part: int, *, reverse: bool = False) -> Tensor:
+    """Return well spread values, other ones for each part, in the shape of `node`.
+
+    Most lie on [-12, 12], where activations differ; every eighth reaches up to +-1200, where
+    clamps show.
+    """
+    size = _size(node)
+    device = node.value.device if node.value is not None else torch.device("cpu")
+    step = 0.6180339887498949 if not reverse else 0.7548776662466927
+    start = part * size + 1
+    index = torch.arange(start, start + size, dtype=torch.float64, device=device)
+    unit = torch.remainder(index * step, 1.0)
+    x = (unit * 2 - 1) * _SPAN
+    far = torch.remainder(index + (3 if reverse else 0), 8) == 0
+    return torch.where(far, x * 100.0, x).reshape(node.shape)
