@@ -16,7 +16,11 @@ BITS = range(1, 8)
 
 floats32 = st.floats(width=32, allow_subnormal=True)
 values32 = npst.arrays(np.float32, st.integers(0, 60), elements=floats32)
-every_pattern = npst.arrays(np.uint32, st.integers(0, 60)).map(lambda x: x.view(np.float32))
+odd_nans = st.sampled_from([0x7F800001, 0x7F80FFFF, 0xFF800001, 0x7FFFFFFF, 0xFFC00000])
+patterns = st.one_of(st.integers(0, 2**32 - 1), odd_nans)
+every_pattern = npst.arrays(np.uint32, st.integers(0, 60), elements=patterns).map(
+    lambda x: x.view(np.float32)
+)
 relaxed = settings(deadline=None, max_examples=60)
 
 
