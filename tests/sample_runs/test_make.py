@@ -41,7 +41,7 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
 
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_stored_losses_are_those_of_the_stored_models(name: str) -> None:
-    assert FACTS["models"][name]["held_back"] < 0.65 * FACTS["unigram"]
+    assert FACTS["models"][name]["held_back"] < 0.5 * FACTS["unigram"]
     assert FACTS["models"][name]["train"] == pytest.approx(
         sorted(FACTS["models"][name]["train"], reverse=True), abs=0.15
     )
