@@ -16,6 +16,13 @@ from ffn_probe.sketches.bit_codes import (
     nan_code,
     sign_bit,
 )
+from ffn_probe.sketches.expected_noise import (
+    NumberFormat,
+    mean_squares,
+    square_errors,
+    weighted_mean,
+)
+from ffn_probe.sketches.quant_noise import sqnr_db
 from ffn_probe.sketches.widen import widen
 
 
@@ -258,6 +265,29 @@ class BitHistogram:
         points, _ = self._folded()
         return float(points[-1]) if points.size else float("nan")
 
+    # ---- what a number format would do --------------------------------------------------
+
+    def noise(self, number_format: NumberFormat, scale: float = 1.0) -> float:
+        """Return the expected squared error of quantizing a value, in its unit squared.
+
+        Q(x) = round(x / scale) * scale on the numbers of an elementwise format, clamped to
+        its largest. Each bin's values count as evenly spread, or as the bin's value when
+        `exact`. NaN for no values. Within 0.1 dB of quantizing the values themselves, unless a
+        few float32 values carry most of the energy: a bin does not tell where they lie in it.
+
+        Raises:
+            SketchError: the scale is not a positive number, or the format has blocks.
+        """
+        inner, outer, counts = self._spread()
+        errors = square_errors(inner, outer, number_format=number_format, scale=scale)
+        return weighted_mean(errors, counts)
+
+    def sqnr_db(self, number_format: NumberFormat, scale: float = 1.0) -> float:
+        """Return 10 log10(mean x^2 / `noise`) in dB; inf without noise, NaN without signal."""
+        inner, outer, counts = self._spread()
+        signal = weighted_mean(mean_squares(inner, outer), counts)
+        return sqnr_db(signal, self.noise(number_format, scale))
+
     # ---- parts --------------------------------------------------------------------------
 
     @property
@@ -275,6 +305,16 @@ class BitHistogram:
         finite = self._finite
         magnitude = self.codes[finite].astype(np.int64) & (sign_bit(self.bits) - 1)
         return _grouped(magnitude, self.counts[finite])
+
+    def _spread(
+        self,
+    ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Return the bounds of |x| in each bin, equal when `exact`, and the counts."""
+        magnitude, counts = self._magnitudes()
+        if self.exact:
+            points = representatives(magnitude, self.bits, exact=True)
+            return points, points, counts
+        return *bin_edges(magnitude, self.bits), counts
 
     def _folded(self) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Return the representatives of |x|, ascending, and their counts."""

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Num
 
-from ffn_probe.errors import UnknownName
+from ffn_probe.errors import SketchError, UnknownName
+from ffn_probe.sketches.widen import widen
 
 _COLUMNS = ("count", "signal", "noise", "clipped", "zeroed")
 
@@ -39,6 +41,38 @@ class QuantNoise:
     def empty(cls) -> "QuantNoise":
         """Return the sketch without formats, the identity of `merge`."""
         return cls({})
+
+    @classmethod
+    def measured(
+        cls,
+        values: Num[np.ndarray, "..."],
+        quantized: Mapping[str, np.ndarray],
+        *,
+        clipped: Mapping[str, int] | None = None,
+    ) -> "QuantNoise":
+        """Return the totals of `values` against what each key's quantizer made of them.
+
+        `quantized` maps a key to an array shaped like `values`. Only positions where the
+        value itself is finite count. `clipped` gives how many values a key's quantizer
+        clamped (0 for a key that is absent): the results alone do not tell.
+
+        Raises:
+            SketchError: a quantized array has another shape.
+        """
+        wide = widen(values)
+        finite = np.isfinite(wide)
+        kept = wide[finite]
+        clips = clipped or {}
+        entries = {}
+        for key, array in quantized.items():
+            if array.shape != wide.shape:
+                raise SketchError(f"{key} has shape {array.shape}, the values {wide.shape}")
+            result = widen(array)[finite]
+            error = result - kept
+            zeroed = int(((result == 0) & (kept != 0)).sum())
+            energies = float((kept * kept).sum()), float((error * error).sum())
+            entries[key] = Noise(kept.size, *energies, clips.get(key, 0), zeroed)
+        return cls(entries)
 
     def merge(self, other: "QuantNoise") -> "QuantNoise":
         """Return the totals of both, key by key; a key on one side only is kept."""
