@@ -19,6 +19,7 @@ from ffn_probe.discover.trace import Node
 from ffn_probe.zoo.fingerprint import identify_norm
 
 _MAX_NODES = 40
+_SHIFTS = frozenset({"pad", "roll", "cat", "constant_pad_nd"})
 _EPS_NAMES = (
     "eps",
     "variance_epsilon",
@@ -39,15 +40,39 @@ class Normed:
 
 
 def find_norm(source: Node, linearity: Linearity, model: nn.Module) -> Normed:
-    """Return the norm that made `source`; kind "none" when none did."""
-    for entry, inside in _entries(source, linearity):
-        if not any(plain(n.op) in ROWWISE or _is_squash(n) for n in inside):
-            continue
-        norm = _identify(source, entry, inside, model)
-        if norm is not None:
-            return Normed(norm, entry, source)
-        break
+    """Return the norm that made `source`; kind "none" when none did.
+
+    Between the norm and the FFN there may be a mix with the token before (RWKV).
+    """
+    for end in [source, *_mixed_from(source)]:
+        for entry, inside in _entries(end, linearity):
+            if not any(plain(n.op) in ROWWISE or _is_squash(n) for n in inside):
+                continue
+            norm = _identify(end, entry, inside, model)
+            if norm is not None:
+                return Normed(norm, entry, source)
+            break
     return Normed(Norm("none"), None, source)
+
+
+def _mixed_from(source: Node) -> list[Node]:
+    """Return the one tensor of which `source` is a mix of each token and the one before."""
+    heap = {source}
+    shifted = False
+    for _ in range(_MAX_NODES):
+        node = max(heap, key=lambda n: n.index)
+        heap.discard(node)
+        if not heap and shifted:
+            return [node]
+        name = plain(node.op)
+        shifted = shifted or name in _SHIFTS
+        mixes = name in _SHIFTS or name in {"mul", "add", "sub", "lerp", "addcmul"}
+        if not mixes or node.kind not in {"op", "item"}:
+            return []
+        heap.update(p for p in node.parents if p.data)
+        if not heap:
+            return []
+    return []
 
 
 def _is_squash(node: Node) -> bool:

@@ -53,7 +53,7 @@ class Reading:
 
 def read(matrix: Matrix, linearity: Linearity) -> Reading | Near | None:
     """Return what the data operand of `matrix` is."""
-    hidden = matrix.data
+    hidden = _flat(matrix.data)
     if hidden in linearity.of or not hidden.data:
         return None
     area = region(hidden, linearity)
@@ -77,6 +77,13 @@ def read(matrix: Matrix, linearity: Linearity) -> Reading | Near | None:
         if isinstance(again, Reading) and again.activation is not None:
             return again
     return found
+
+
+def _flat(node: Node) -> Node:
+    """Return `node` without a trailing axis of one, which a batched product wants."""
+    while node.shape[-1:] == (1,) and plain(node.op) in {"unsqueeze", "view", "reshape"}:
+        node = node.args[0]
+    return node
 
 
 def _unreadable(area: Region) -> str:
@@ -182,7 +189,7 @@ def _single(
         node = steps[0]
         best = (node, None)
     node, match = best
-    return Reading("mlp", matrix, source, front, None, None, node, matrix.data, match)
+    return Reading("mlp", matrix, source, front, None, None, node, area.end, match)
 
 
 def _is_affine(x: Tensor, y: Tensor) -> bool:
@@ -226,7 +233,7 @@ def _gated(
             acted = 0 if not _is_affine(*curves[0]) else 1
     gate_act, gate = pairs[acted]
     value = pairs[1 - acted][1]
-    return Reading("glu", matrix, source, gate, gate_act, value, product, matrix.data, match)
+    return Reading("glu", matrix, source, gate, gate_act, value, product, area.end, match)
 
 
 def _rowwise_activation(x: Tensor, y: Tensor) -> Match | None:
@@ -266,7 +273,7 @@ def _halved(matrix: Matrix, area: Region, source: Node) -> Reading | Near | None
     x = torch.linspace(-_SPAN, _SPAN, _POINTS, dtype=torch.float64)
     match = identify_activation(x, torch.sigmoid(x))
     return Reading(
-        "glu", matrix, source, front, None, front, node, matrix.data, match, ("second", "first")
+        "glu", matrix, source, front, None, front, node, area.end, match, ("second", "first")
     )
 
 

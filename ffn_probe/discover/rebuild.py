@@ -38,7 +38,7 @@ def rebuild(
     memo: dict[Node, Tensor] = {node: _cast(value, dtype) for node, value in given.items()}
     needed = _depends(target, set(given))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(_device(given), enabled=False):
             for node in _order(target, set(given), needed):
                 if node not in memo:
                     memo[node] = _evaluate(node, memo, needed, dtype)
@@ -47,6 +47,10 @@ def rebuild(
     except Exception as error:
         raise NotRebuildable(f"{target!r} cannot be computed again: {error}") from error
     return memo[target]
+
+
+def _device(given: Mapping[Node, Tensor]) -> str:
+    return next((value.device.type for value in given.values()), "cpu")
 
 
 def _depends(target: Node, given: set[Node]) -> set[Node]:
@@ -76,7 +80,19 @@ def _postorder(target: Node, stop: set[Node]) -> list[Node]:
 
 
 def _order(target: Node, given: set[Node], needed: set[Node]) -> list[Node]:
-    return [n for n in _postorder(target, given) if n in needed and n not in given] or [target]
+    """Return the nodes to compute, in order: those that lead to `target` through computed ones.
+
+    What only reaches it through an index (a router) keeps its recorded value.
+    """
+    seen: set[Node] = set()
+    stack = [target]
+    while stack:
+        node = stack.pop()
+        if node in seen or node in given:
+            continue
+        seen.add(node)
+        stack.extend(p for p in node.parents if p in needed)
+    return sorted(seen, key=lambda n: n.index)
 
 
 def _evaluate(

@@ -210,7 +210,8 @@ def _last_axis(node: Node) -> bool:
     parent = next((p for p in node.parents if p.data), None)
     if parent is None or not parent.shape:
         return False
-    axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    named = node.kwargs.get("dim", node.kwargs.get("axis"))
+    axis = named if named is not None else (node.args[1] if len(node.args) > 1 else None)
     if name in {"std", "var", "topk", "kthvalue"} and axis is None:
         return False
     axes = axis if isinstance(axis, tuple | list) else (axis,)

@@ -73,7 +73,7 @@ def part_of(node: Node, linearity: Linearity, axis: int = -1) -> tuple[Node, str
     base = node
     while base in linearity.of and _moves(base):
         parent = next((p for p in base.parents if p in linearity.of), None)
-        if parent is None:
+        if parent is None or parent.shape[axis] < node.shape[axis]:
             break
         base = parent
     if base is node:
