@@ -123,13 +123,21 @@ def _root_names(weight: Node) -> frozenset[str]:
 
 
 def _in_residual_stream(readings: list[Reading]) -> tuple[list[Reading], list[Near]]:
-    """Keep the blocks whose output is added to other data, unless none is."""
+    """Keep the blocks whose output is added to other data; a bare FFN stands for itself."""
     added = [r for r in readings if _is_added(r.down.node)]
     if not added:
-        return readings, []
+        added = [r for r in readings if _is_output(r.down.node)]
     kept = set(map(id, added))
     reason = "its output is not added to a residual stream (a head, a projector or a pooler)"
     return added, [Near(r.down.node, reason) for r in readings if id(r) not in kept]
+
+
+def _is_output(node: Node) -> bool:
+    """Whether nothing but views follows: the model is a bare FFN."""
+    return all(
+        plain(c.op) in VIEWS | CASTS | IDENTITIES | {"add"} and _is_output(c)
+        for c in node.consumers
+    )
 
 
 def _is_added(node: Node) -> bool:

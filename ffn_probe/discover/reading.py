@@ -11,7 +11,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from ffn_probe.discover.linear import Linearity, Matrix
+from ffn_probe.discover.linear import Linearity, Matrix, strip
 from ffn_probe.discover.operations import plain
 from ffn_probe.discover.rebuild import NotRebuildable, rebuild
 from ffn_probe.discover.region import Region, dominators, lowered, region
@@ -61,7 +61,7 @@ def read(matrix: Matrix, linearity: Linearity) -> Reading | Near | None:
     if reason:
         return Near(matrix.node, reason)
     if area.barriers:
-        return _blocked(matrix, area)
+        return _blocked(matrix, area, linearity)
     if not area.frontier or area.is_trivial:
         return None
     if any(0 in node.shape for node in area.frontier):
@@ -98,9 +98,15 @@ def _unreadable(area: Region) -> str:
     return ""
 
 
-def _blocked(matrix: Matrix, area: Region) -> Near | None:
+def _mixes_projection(node: Node, linearity: Linearity) -> bool:
+    """Whether `node` is a convolution over positions of a projection's result."""
+    data = [strip(p) for p in node.parents if p.data]
+    return plain(node.op).startswith("conv") and any(p in linearity.of for p in data)
+
+
+def _blocked(matrix: Matrix, area: Region, linearity: Linearity) -> Near | None:
     split = _product(area)
-    convolved = all(plain(b.op).startswith("conv") for b in area.barriers)
+    convolved = all(_mixes_projection(b, linearity) for b in area.barriers)
     if split is None and convolved and any(plain(n.op) in _CURVED for n in area.nodes):
         return Near(matrix.node, "a convolution between its projections mixes positions")
     if split is None or not area.frontier:
