@@ -1,0 +1,1 @@
+"""Probes: attach to a model, watch its FFNs, record a run (needs torch)."""

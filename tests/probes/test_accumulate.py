@@ -1,0 +1,177 @@
+"""An Accumulator's rows are the sketches of the same values."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ffn_probe.probes.accumulate import FOLDS, Accumulator, Address
+from ffn_probe.sketches import BitHistogram, Channels, Extremes, Moments
+from ffn_probe.sketches.widen import widen
+
+CPU = torch.device("cpu")
+SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-45, -1e-40, 3.4e38, -65504.0, 448.0]
+
+
+def values(rows: int, channels: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, channels, generator=generator) * (1 + seed) + seed
+    return x.to(dtype)
+
+
+def numpy_of(x: torch.Tensor) -> np.ndarray:
+    return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def found(
+    rows: Mapping[str, list[dict[str, Any]]], table: str, fold: int, expert: int = -1
+) -> dict[str, Any]:
+    hits = [r for r in rows[table] if r["fold"] == fold and r["expert"] == expert]
+    assert len(hits) == 1
+    return hits[0]
+
+
+def close(a: Moments, b: Moments) -> bool:
+    if (a.count, a.nan, a.pos_inf, a.neg_inf) != (b.count, b.nan, b.pos_inf, b.neg_inf):
+        return False
+    scale = b.m2 / max(b.count, 1)
+    pairs = [(a.mean, b.mean, scale**0.5), (a.m2, b.m2, b.m2), (a.m4, b.m4, b.m4)]
+    pairs.append((a.m3, b.m3, b.m2 * scale**0.5))
+    return all(abs(x - y) <= 1e-9 * abs(unit) + 1e-300 for x, y, unit in pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("special", [False, True])
+def test_rows_are_the_sketches_of_the_values(dtype: torch.dtype, special: bool) -> None:  # noqa: FBT001
+    bits, folds = 7, {0: [7, 90], 1: [1], 5: [200]}
+    accumulator = Accumulator(24, (-1,), bits, CPU)
+    seen: dict[int, list[torch.Tensor]] = {}
+    for fold, sizes in folds.items():
+        for i, size in enumerate(sizes):
+            x = values(size, 24, dtype, fold + i)
+            if special and size > 20:
+                x[3:13, 2] = torch.tensor(SPECIAL).to(dtype)
+                x[14] = math.nan
+            accumulator.add(x, Address(step=i, fold=fold))
+            seen.setdefault(fold, []).append(x)
+    rows = accumulator.rows()
+    for fold, parts in seen.items():
+        x = numpy_of(torch.cat(parts))
+        wide = widen(x).clip(-3.4028234663852886e38, 3.4028234663852886e38)
+        expected = np.where(np.isfinite(x), wide, x)
+        assert close(Moments.from_row(found(rows, "moments", fold)), Moments.of(expected))
+        histogram = BitHistogram.from_row(found(rows, "histograms", fold))
+        assert np.array_equal(histogram.counts, BitHistogram.of(x, bits=3).counts)
+        mine, truth = (
+            Extremes.from_row(found(rows, "extremes", fold)),
+            Extremes.of(expected, step=0),
+        )
+        assert (mine.rows, mine.count, mine.min, mine.max) == (
+            truth.rows,
+            truth.count,
+            truth.min,
+            truth.max,
+        )
+        assert (mine.nan, mine.pos_inf, mine.neg_inf) == (
+            truth.nan,
+            truth.pos_inf,
+            truth.neg_inf,
+        )
+        assert np.array_equal(abs(mine.top["value"]), abs(truth.top["value"]))
+        assert mine.token_absmax.count == truth.token_absmax.count
+    every = numpy_of(torch.cat([x for parts in seen.values() for x in parts]))
+    whole = BitHistogram.from_row(found(rows, "histograms", -1))
+    expected_whole = BitHistogram.of(every, bits=bits)
+    assert np.array_equal(whole.codes, expected_whole.codes)
+    assert np.array_equal(whole.counts, expected_whole.counts)
+    for half in (0, 1):
+        x = numpy_of(torch.cat([t for f, p in seen.items() if f % 2 == half for t in p]))
+        mine_c, truth_c = (
+            Channels.from_row(found(rows, "channels", -2 - half)),
+            Channels.of(widen(x)),
+        )
+        assert np.array_equal(mine_c.count, truth_c.count)
+        assert np.array_equal(mine_c.active, truth_c.active)
+        limited = np.minimum(truth_c.absmax, 3.4028234663852886e38)
+        assert np.allclose(mine_c.absmax, limited, rtol=1e-6)
+        if not special:
+            assert np.allclose(mine_c.mean, truth_c.mean, rtol=1e-9, atol=1e-12)
+            assert np.allclose(mine_c.m2, truth_c.m2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("lanes", [1, FOLDS])
+def test_experts_by_label_equal_experts_apart(lanes: int) -> None:
+    experts, width = (0, 3, 7), 6
+    together = Accumulator(width, experts, 3, CPU, lanes=lanes)
+    apart = {e: Accumulator(width, (e,), 3, CPU) for e in experts}
+    for fold in range(3):
+        x = values(60, width, torch.float32, fold)
+        x[5, 2] = math.nan
+        labels = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(fold))
+        together.add(x, Address(fold, fold), labels=labels)  # label 3: dropped
+        for ordinal, expert in enumerate(experts):
+            apart[expert].add(x[labels == ordinal], Address(fold, fold))
+        if lanes == 1:
+            together.spill()
+    rows = together.rows()
+    for expert, one in apart.items():
+        truth = one.rows()
+        for fold in range(3):
+            a, b = (Moments.from_row(found(r, "moments", fold, expert)) for r in (rows, truth))
+            assert close(a, b)
+            e, f = (
+                Extremes.from_row(found(r, "extremes", fold, expert)) for r in (rows, truth)
+            )
+            assert (e.rows, e.nan, e.min, e.max) == (f.rows, f.nan, f.min, f.max)
+            assert e.top["value"][0] == f.top["value"][0]
+        h, k = (
+            BitHistogram.from_row(found(r, "histograms", -1, expert)) for r in (rows, truth)
+        )
+        assert np.array_equal(h.counts, k.counts)
+        for half in (0, 1):
+            c, d = (
+                Channels.from_row(found(r, "channels", -2 - half, expert))
+                for r in (rows, truth)
+            )
+            assert np.allclose(c.m2, d.m2)
+            assert np.array_equal(c.absmax, d.absmax)
+
+
+def test_all_rows_feed_the_extremes_and_sampled_rows_the_rest() -> None:
+    x = values(100, 8, torch.float32, 1)
+    x[77, 3] = 999.0
+    sample = torch.arange(10)
+    at = Address(
+        5, 2, sequence=torch.arange(100) // 50, position=torch.arange(100) % 50, token=None
+    )
+    accumulator = Accumulator(8, (-1,), 7, CPU)
+    accumulator.add(x, at, sample=sample)
+    rows = accumulator.rows()
+    line = found(rows, "moments", 2)
+    assert (line["seen_rows"], line["sampled_rows"]) == (100, 10)
+    assert close(Moments.from_row(line), Moments.of(x[:10].numpy()))
+    top = Extremes.from_row(found(rows, "extremes", 2)).top[0]
+    assert top.tolist() == (999.0, 5, 1, 27, -1, 3)
+
+
+def test_state_starts_afresh_and_does_not_grow() -> None:
+    accumulator = Accumulator(8, (-1,), 7, CPU)
+    size = accumulator.bytes
+    for window in range(3):
+        accumulator.add(values(40, 8, torch.float32, window), Address(0, window))
+        rows = accumulator.rows()
+        assert [r["seen_rows"] for r in rows["moments"]] == [40]
+        assert accumulator.bytes == size
+    assert accumulator.rows() == {}
+
+
+def test_offset_far_from_zero_keeps_the_variance() -> None:
+    x = (values(500, 4, torch.float64, 0) * 1e-3 + 4096.0).float()
+    accumulator = Accumulator(4, (-1,), 7, CPU)
+    for part in x.split(50):
+        accumulator.add(part, Address(0, 0))
+    mine = Moments.from_row(found(accumulator.rows(), "moments", 0))
+    assert mine.variance == pytest.approx(x.double().numpy().var(), rel=1e-9)
