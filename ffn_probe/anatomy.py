@@ -51,8 +51,8 @@ class Tap:
     expert is a module of its own. `labels` says how the rows of a packed mixture are
     assigned to experts: "" (none), "slice" (one expert a call, from the weight's offset),
     "offsets" (rows sorted by expert, from the `offs` argument) or "index" (weights
-    gathered by an index, one a row); `source` is then the call of the projection that
-    carries them ("batch": the first axis counts experts). `item` picks one result of a
+    gathered by an index, one a row); `source` is then the call, inside the module
+    `source_path`, that carries them ("batch": the first axis counts experts). `item` picks one result of a
     call that returns several; `axis` is the axis of the channels.
     """
 
@@ -65,6 +65,7 @@ class Tap:
     expert: int | None = None
     call: Call | None = None
     source: Call | None = None
+    source_path: str = ""
     labels: str = ""
     item: int = -1
     axis: int = -1

@@ -353,7 +353,9 @@ def _labelled(found: Tap, matrix: Matrix, labels: str) -> Tap:
     node = matrix.node
     if labels == "index":
         node = _pick_of(matrix.weight) or node
-    return replace(found, labels=labels, source=Call(node.op, node.trail))
+    return replace(
+        found, labels=labels, source=Call(node.op, node.trail), source_path=node.module
+    )
 
 
 # Error

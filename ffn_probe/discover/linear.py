@@ -143,7 +143,22 @@ def _scaled_by_rows(node: Node) -> Node | None:
         return None
     narrow = [p for p in data if p.shape and p.shape[-1] == 1]
     wide = [p for p in data if p.shape == node.shape]
-    return wide[0] if len(narrow) == 1 and len(wide) == 1 else None
+    if len(narrow) != 1 or len(wide) != 1 or _is_own_statistic(narrow[0], wide[0]):
+        return None
+    return wide[0]
+
+
+def _is_own_statistic(narrow: Node, wide: Node) -> bool:
+    """Whether the factor of a row is computed from the row itself (an RMSNorm's 1 / rms)."""
+    stack, seen = [narrow], set[Node]()
+    while stack and len(seen) < 24:
+        node = stack.pop()
+        if node is wide:
+            return True
+        if node.data and node not in seen and as_matrix(node) is None:
+            seen.add(node)
+            stack.extend(node.parents)
+    return False
 
 
 def _static_index(node: Node) -> bool:

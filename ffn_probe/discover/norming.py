@@ -88,7 +88,7 @@ def _entries(source: Node, linearity: Linearity) -> Iterator[tuple[Node, list[No
     while heap and len(inside) < _MAX_NODES:
         node = max(heap, key=lambda n: n.index)
         heap.discard(node)
-        if not heap and inside:
+        if not heap and inside and (plain(node.op) not in CASTS or node in linearity.of):
             yield node, list(inside)
         allowed = passable(node) or plain(node.op) in {"sum"}
         if node in linearity.of or node.kind not in {"op", "item"} or not allowed:

@@ -74,7 +74,7 @@ def test_a_scripted_model_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * 2
 
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="jit"):
         scripted = torch.jit.trace(Plain(), torch.ones(2))
     with pytest.raises(ModelError, match="scripted"):
         scan(scripted, torch.ones(2))

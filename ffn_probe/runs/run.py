@@ -1,0 +1,272 @@
+"""Read a run: lazily, from any complete part, on a machine without torch.
+
+The tables are plain Parquet, so any engine can query them too. With DuckDB:
+
+    SELECT layer, role, max(greatest(-min, max)) AS absmax
+    FROM 'runs/base/extremes/*.parquet' GROUP BY layer, role ORDER BY absmax DESC;
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from ffn_probe.anatomy import ROLES, Block, Site
+from ffn_probe.errors import RunError, SchemaError, UnknownName
+from ffn_probe.measures import MeasureInput, measure_all
+from ffn_probe.runs.manifest import Manifest
+from ffn_probe.runs.parts import part_files, read_part, rows_of
+from ffn_probe.runs.schema import EVEN, FOLDS, ODD, TABLES, WHOLE
+from ffn_probe.sketches import (
+    BitHistogram,
+    Channels,
+    Extremes,
+    Joint,
+    Moments,
+    QuantNoise,
+    Summary,
+)
+
+_SKETCHES: Mapping[str, Any] = {
+    "moments": Moments,
+    "histograms": BitHistogram,
+    "channels": Channels,
+    "extremes": Extremes,
+    "joint": Joint,
+    "quant": QuantNoise,
+}
+
+
+class Run:
+    """One recorded run. Opening reads the manifest only; tables are read when asked for."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._loaded: dict[str, dict[Site, dict[int, Any]]] = {}
+        self._rows: dict[Site, dict[int, tuple[int, int, str]]] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Run":
+        """Return the run at `path`.
+
+        Raises:
+            RunError: there is no run, or its manifest cannot be read.
+            SchemaError: it was written by a newer version.
+        """
+        folder = Path(path)
+        return cls(folder, Manifest.read(folder))
+
+    # What it holds
+
+    @property
+    def path(self) -> str:
+        """The folder's path."""
+        return str(self.folder)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name or self.folder.resolve().name
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that were probed."""
+        return self.manifest.blocks
+
+    @property
+    def closed(self) -> bool:
+        """Whether the recorder finished."""
+        return self.manifest.state == "closed"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What a reader has to know before trusting the run."""
+        found = list(self.manifest.warnings)
+        if not self.closed:
+            found.insert(0, "the run was not closed: its last window may be missing")
+        flagged = [block.name for block in self.blocks if block.flags]
+        if flagged:
+            found.append(f"{len(flagged)} blocks are flagged (first: {flagged[0]})")
+        return tuple(found)
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site with data, by layer, block, role and expert."""
+        order = {role: i for i, role in enumerate(ROLES)}
+        found = self.load("moments")
+        return tuple(
+            sorted(
+                found, key=lambda s: (s.layer, s.block, order.get(s.role, 99), s.role, s.expert)
+            )
+        )
+
+    def site(self, name: str | Site) -> Site:
+        """Return the site of that name ("block/role", "#3" behind it for expert 3).
+
+        Raises:
+            UnknownName: the run has no such site.
+        """
+        if isinstance(name, Site):
+            name = name.name
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise UnknownName.of("site", name, [s.name for s in self.sites], "See run.sites.")
+
+    # Sketches
+
+    def load(self, table: str) -> dict[Site, dict[int, Any]]:
+        """Return site -> fold -> sketch of one table, windows merged.
+
+        Raises:
+            UnknownName: no table has that name.
+            RunError, SchemaError: a part cannot be read; the message names it.
+        """
+        if table not in _SKETCHES:
+            raise UnknownName.of("table", table, _SKETCHES)
+        if table not in self._loaded:
+            self._loaded[table] = self._read(table)
+        return self._loaded[table]
+
+    def _read(self, table: str) -> dict[Site, dict[int, Any]]:
+        kind = _SKETCHES[table]
+        found: dict[Site, dict[int, Any]] = {}
+        for path in part_files(self.folder, table):
+            for row in rows_of(read_part(path, table)):
+                site = Site(row["layer"], row["block"], row["role"], row["expert"])
+                folds = found.setdefault(site, {})
+                fold = row["fold"]
+                sketch = _parsed(kind, row, path)
+                old = folds.get(fold)
+                folds[fold] = sketch if old is None else old.merge(sketch)
+                if table == "moments":
+                    self._count_rows(site, fold, row)
+        return found
+
+    def _count_rows(self, site: Site, fold: int, row: Mapping[str, Any]) -> None:
+        folds = self._rows.setdefault(site, {})
+        seen, sampled, dtype = folds.get(fold, (0, 0, row["dtype"]))
+        same = dtype if dtype == row["dtype"] else "mixed"
+        folds[fold] = (seen + row["seen_rows"], sampled + row["sampled_rows"], same)
+
+    def rows(self, site: str | Site) -> tuple[int, int, str]:
+        """Return (rows seen, rows sampled, dtype) of a site."""
+        where = self.site(site)
+        parts = list(self._rows[where].values())
+        dtypes = {dtype for _, _, dtype in parts}
+        dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
+        return sum(p[0] for p in parts), sum(p[1] for p in parts), dtype
+
+    def summary(self, site: str | Site) -> Summary:
+        """Return the merged summary of one site over all windows and folds.
+
+        Raises:
+            UnknownName: the run has no such site.
+        """
+        where = self.site(site)
+        seen, sampled, dtype = self.rows(where)
+        channels = _merged(self._parts("channels", where, (EVEN, ODD)))
+        width = channels.count.size if channels is not None else 0
+        joint = self._parts("joint", where, (WHOLE,))
+        extremes = _merged(self._parts("extremes", where, range(FOLDS)))
+        return Summary(
+            seen,
+            sampled,
+            _merged(self._parts("moments", where, range(FOLDS))) or Moments.empty(),
+            self.histogram(where),
+            channels if channels is not None else Channels.empty(width),
+            extremes if extremes is not None else Extremes.empty(),
+            joint[0] if joint else None,
+            _merged(self._parts("quant", where, range(FOLDS))) or QuantNoise.empty(),
+            dtype,
+        )
+
+    def histogram(self, site: str | Site) -> BitHistogram:
+        """Return the histogram of a site at full resolution."""
+        where = self.site(site)
+        whole = self._parts("histograms", where, (WHOLE,))
+        if whole:
+            return whole[0]  # type: ignore[no-any-return]
+        return _merged(self._parts("histograms", where, range(FOLDS))) or BitHistogram.empty()
+
+    def fold_histograms(self, site: str | Site) -> list[BitHistogram | None]:
+        """Return the coarse histogram of each of the 16 folds, None where a fold is empty."""
+        folds = self.load("histograms").get(self.site(site), {})
+        return [folds.get(k) for k in range(FOLDS)]
+
+    def _parts(self, table: str, site: Site, folds: Iterable[int]) -> list[Any]:
+        found = self.load(table).get(site, {})
+        return [found[fold] for fold in folds if fold in found]
+
+    # Tables
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table as a tidy frame; `frame.attrs["units"]` holds the units.
+
+        `measures` is one row a site and measure; the others are the tables on disk.
+
+        Raises:
+            UnknownName: no table has that name.
+        """
+        if name == "measures":
+            return self.measures()
+        if name not in TABLES:
+            raise UnknownName.of("table", name, ["measures", *TABLES])
+        schema = TABLES[name]
+        parts = [read_part(path, name) for path in part_files(self.folder, name)]
+        data = pa.concat_tables(parts) if parts else schema.empty_table()
+        frame = data.to_pandas()
+        frame.attrs["units"] = {
+            f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in schema
+        }
+        return frame
+
+    def measures(self, names: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return one row a site and measure: layer, block, role, expert, measure, value, unit."""
+        kinds = {block.name: block for block in self.blocks}
+        summaries = {site: self.summary(site) for site in self.sites}
+        beside: dict[tuple[str, int], dict[str, Summary]] = {}
+        for site, summary in summaries.items():
+            beside.setdefault((site.block, site.expert), {})[site.role] = summary
+        lines: list[dict[str, Any]] = []
+        for site, summary in summaries.items():
+            siblings = beside.get((site.block, -1), {}) | beside[site.block, site.expert]
+            given = MeasureInput(summary, site.role, kinds.get(site.block), siblings)
+            lines += [
+                {
+                    "layer": site.layer,
+                    "block": site.block,
+                    "role": site.role,
+                    "expert": site.expert,
+                    "measure": entry.name,
+                    "value": value,
+                    "unit": entry.unit,
+                }
+                for entry, value in measure_all(given, names)
+            ]
+        columns = ["layer", "block", "role", "expert", "measure", "value", "unit"]
+        return pd.DataFrame(lines, columns=columns)
+
+
+def _parsed(kind: Any, row: Mapping[str, Any], path: Path) -> Any:
+    try:
+        sketch = kind.from_row(row)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise SchemaError(f"{path} holds a damaged row: {error}") from error
+    if kind is BitHistogram and sketch.codes.size != sketch.counts.size:
+        raise SchemaError(
+            f"{path}: a histogram has {sketch.codes.size} codes and {sketch.counts.size} counts"
+        )
+    return sketch
+
+
+def _merged(parts: list[Any]) -> Any:
+    return reduce(lambda a, b: a.merge(b), parts) if parts else None
+
+
+__all__ = ["Run", "RunError"]
