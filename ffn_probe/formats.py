@@ -116,7 +116,7 @@ def fake_quantize(
     *,
     granularity: str = "tensor",
     group: int = 128,
-    scale: float | None = None,
+    scale: float | Num[np.ndarray, "..."] | None = None,
     rounding: str = "floor",
 ) -> Float[np.ndarray, "rows channels"]:
     """Return the float32 values after a round trip through a format.
@@ -127,7 +127,7 @@ def fake_quantize(
         granularity: the scope of one scale: "tensor", "token", "channel", "group" (along
             channels), or "none" (fp16 and bf16 always).
         group: channels a group.
-        scale: a fixed scale instead of the measured one.
+        scale: a fixed scale instead of the measured one; an array broadcasts over the values.
         rounding: of a block's power-of-two scale, "floor" (OCP) or "ceil" (RCEIL).
 
     Raises:
@@ -144,7 +144,7 @@ def fake_quantize(
         raise UnknownName.of("granularity", granularity, GRANULARITIES)
     if granularity == "group":
         return _grouped(x, form, group)
-    steps = np.float32(scale) if scale is not None else _scales(x, form, granularity)
+    steps = np.asarray(scale, np.float32) if scale is not None else _scales(x, form, granularity)
     return (round_to((x / steps).astype(np.float32), name).astype(np.float32) * steps).astype(
         np.float32
     )

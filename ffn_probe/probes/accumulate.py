@@ -70,6 +70,7 @@ class Accumulator:
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
+    @torch.inference_mode(mode=False)
     def _fresh_folds(self) -> None:
         n, g, f8 = self.lanes, self.groups, torch.float64
         self.used: dict[int, int] = {}  # lane -> fold
@@ -86,6 +87,7 @@ class Accumulator:
             "top_where": torch.full((n, g, TOP_K, 5), -1, device=self.device),
         }
 
+    @torch.inference_mode(mode=False)
     def _fresh_window(self) -> None:
         g, c, f8 = self.groups, self.channels, torch.float64
         self.started = False

@@ -93,5 +93,16 @@ def _extremes(of: State, lane: int) -> Extremes:
         name: _histogram(of.arrays["tokens"][lane, of.group, i], FOLD_BITS, exact=False)
         for i, name in enumerate(_TOKENS)
     }
-    bounds = (float(of.arrays[name][lane, of.group]) for name in ("low", "high"))
-    return Extremes(TOP_K, rows, rows * of.channels, *special, *bounds, top, **tokens)
+    bounds = {n: float(of.arrays[n][lane, of.group]) for n in ("low", "high")}
+    return Extremes(
+        k=TOP_K,
+        rows=rows,
+        count=rows * of.channels,
+        nan=special[0],
+        pos_inf=special[1],
+        neg_inf=special[2],
+        min=bounds["low"],
+        max=bounds["high"],
+        top=top,
+        **tokens,
+    )

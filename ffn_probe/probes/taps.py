@@ -22,16 +22,27 @@ Receive = Callable[["Watched", Tap, Tensor], None]
 
 @dataclass(slots=True)
 class Watched:
-    """A block under watch: the expert labels of the rows of the call that runs now."""
+    """A block under watch, and what is known of the rows of the call that runs now.
+
+    `labels` are the experts of the rows (the number of experts: none), `expert` the one
+    expert of all rows, `entering` the rows that the experts were given. `turn` counts calls.
+    """
 
     block: Block
     labels: Tensor | None = None
-    pieces: list[tuple[int, int]] = field(default_factory=list)  # (expert, rows) of each call
-    fired: dict[int, int] = field(default_factory=dict)  # tap ordinal -> fires in this window
+    expert: int | None = None
+    entering: Tensor | None = None
+    turn: int = 0
+    fired: dict[str, int] = field(default_factory=dict)  # role -> fires in this window
 
-    def tap_fired(self, ordinal: int) -> None:
-        """Count one fire of a tap."""
-        self.fired[ordinal] = self.fired.get(ordinal, 0) + 1
+    def tap_fired(self, role: str) -> None:
+        """Count one fire of a tap of the role."""
+        self.fired[role] = self.fired.get(role, 0) + 1
+
+    def new_call(self, entering: Tensor | None = None) -> None:
+        """Forget the rows of the last call."""
+        self.labels, self.expert, self.entering = None, None, entering
+        self.turn += 1
 
 
 def recomputing() -> bool:
@@ -41,47 +52,54 @@ def recomputing() -> bool:
 
 
 def install(
-    model: nn.Module, watched: Iterable[Watched], receive: Receive, stack: ExitStack
+    model: nn.Module,
+    watched: Iterable[Watched],
+    receive: Receive,
+    awake: Callable[[], bool],
+    stack: ExitStack,
 ) -> None:
-    """Register every hook of the blocks on `stack`.
+    """Register every hook of the blocks on `stack`; they rest while `awake` is false.
 
     Raises:
         AttachError: a tap's module is not in the model.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    calls: dict[str, list[tuple[Watched, int, Tap]]] = {}
+    taps: dict[str, list[tuple[Watched, Tap]]] = {}
+    sources: dict[str, list[tuple[Watched, Tap]]] = {}
     for item in watched:
-        for ordinal, tap in enumerate(item.block.taps):
+        for tap in item.block.taps:
             if tap.path not in modules:
                 raise AttachError(
                     f"tap {tap.role!r} of {item.block.name!r} reads module {tap.path!r}, which "
                     "the model does not have; run discover on this model"
                 )
             if tap.how == "call":
-                calls.setdefault(tap.path, []).append((item, ordinal, tap))
+                taps.setdefault(tap.path, []).append((item, tap))
             else:
-                hook = _module_hook(item, ordinal, tap, receive)
+                hook = _module_hook(item, tap, receive, awake)
                 stack.callback(_register(modules[tap.path], tap.how, hook).remove)
-            if tap.source is not None and tap.source_path in modules:
-                calls.setdefault(tap.source_path, [])
-    sources = _sources(calls, watched)
-    for path, taps in calls.items():
-        _watch_calls(modules[path], taps, sources.get(path, []), receive, stack)
+            if tap.source is not None:
+                sources.setdefault(tap.source_path, []).append((item, tap))
+        for path in {t.path for t in item.block.taps if _is_expert_entry(t)}:
+            hook = _entry_hook(item, awake)
+            stack.callback(_register(modules[path], "input", hook).remove)
+    for path in {**taps, **sources}:
+        if path in modules:
+            found = (taps.get(path, []), sources.get(path, []))
+            _watch_calls(modules[path], *found, receive, awake, stack)
 
 
-def _sources(
-    calls: Mapping[str, list[tuple[Watched, int, Tap]]], watched: Iterable[Watched]
-) -> dict[str, list[tuple[Watched, Tap]]]:
-    found: dict[str, list[tuple[Watched, Tap]]] = {}
-    for item in watched:
-        seen: set[tuple[str, Call]] = set()
-        for tap in item.block.taps:
-            if tap.source is None or tap.source_path not in calls:
-                continue
-            if (tap.source_path, tap.source) not in seen:
-                seen.add((tap.source_path, tap.source))
-                found.setdefault(tap.source_path, []).append((item, tap))
-    return found
+def _is_expert_entry(tap: Tap) -> bool:
+    return tap.expert is not None and tap.role == "gate" and tap.how == "output"
+
+
+def _entry_hook(item: Watched, awake: Callable[[], bool]) -> Callable[..., None]:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        del module, kwargs
+        if awake():
+            item.new_call(args[0] if args and isinstance(args[0], Tensor) else None)
+
+    return enter
 
 
 # Module inputs and outputs
@@ -94,11 +112,10 @@ def _register(module: nn.Module, how: str, hook: Callable[..., None]) -> Any:
 
 
 def _module_hook(
-    item: Watched, ordinal: int, tap: Tap, receive: Receive
+    item: Watched, tap: Tap, receive: Receive, awake: Callable[[], bool]
 ) -> Callable[..., None]:
     def take(value: Any) -> None:
-        if isinstance(value, Tensor) and not recomputing():
-            item.tap_fired(ordinal)
+        if isinstance(value, Tensor) and awake():
             receive(item, tap, value)
 
     def on_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -134,7 +151,7 @@ class _CallWatch(TorchFunctionMode):
 
     def __init__(
         self,
-        taps: Mapping[Call, list[tuple[Watched, int, Tap]]],
+        taps: Mapping[Call, list[tuple[Watched, Tap]]],
         sources: Mapping[Call, list[tuple[Watched, Tap]]],
         receive: Receive,
     ) -> None:
@@ -158,46 +175,46 @@ class _CallWatch(TorchFunctionMode):
             call = Call(name, call_trail())
             for item, tap in self.sources.get(call, ()):
                 _label(item, tap, args, kwargs, result)
-            for item, ordinal, tap in self.taps.get(call, ()):
+            for item, tap in self.taps.get(call, ()):
                 value = result if tap.item < 0 else result[tap.item]
                 if isinstance(value, Tensor):
-                    item.tap_fired(ordinal)
                     self.receive(item, tap, value)
         return result
 
 
 def _watch_calls(
     module: nn.Module,
-    taps: list[tuple[Watched, int, Tap]],
+    taps: list[tuple[Watched, Tap]],
     sources: list[tuple[Watched, Tap]],
     receive: Receive,
+    awake: Callable[[], bool],
     stack: ExitStack,
 ) -> None:
-    by_call: dict[Call, list[tuple[Watched, int, Tap]]] = {}
-    for item, ordinal, tap in taps:
+    by_call: dict[Call, list[tuple[Watched, Tap]]] = {}
+    for item, tap in taps:
         if tap.call is not None:
-            by_call.setdefault(tap.call, []).append((item, ordinal, tap))
+            by_call.setdefault(tap.call, []).append((item, tap))
     by_source: dict[Call, list[tuple[Watched, Tap]]] = {}
     for item, tap in sources:
-        if tap.source is not None:
-            by_source.setdefault(tap.source, []).append((item, tap))
+        same = by_source.setdefault(tap.source, [])  # type: ignore[arg-type]
+        if all(other is not item for other, _ in same):
+            same.append((item, tap))
     active: list[_CallWatch | None] = []
 
     def enter(module: nn.Module, args: Any) -> None:
         del module, args
-        watch = None if recomputing() else _CallWatch(by_call, by_source, receive)
+        watch = _CallWatch(by_call, by_source, receive) if awake() else None
         active.append(watch)
         if watch is not None:
             for item, _ in sources:
-                item.labels = None
-                item.pieces.clear()
-            watch.__enter__()
+                item.new_call()
+            watch.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         del module, args, output
         watch = active.pop() if active else None
         if watch is not None:
-            watch.__exit__(None, None, None)
+            watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     stack.callback(module.register_forward_pre_hook(enter).remove)
     # A forward that raises must give the mode back as well.
@@ -209,19 +226,19 @@ def _label(
 ) -> None:
     """Keep which expert each row of the coming calls belongs to. Reads no value."""
     tensors = [a for a in args if isinstance(a, Tensor)]
+    item.new_call(tensors[0] if tensors and tap.labels != "index" else None)
     if tap.labels == "offsets":
         offsets = kwargs.get("offs", tensors[2] if len(tensors) > 2 else None)
         if isinstance(offsets, Tensor) and isinstance(result, Tensor):
             rows = torch.arange(result.shape[0], device=result.device, dtype=offsets.dtype)
-            item.labels = torch.searchsorted(offsets, rows, right=True).clamp(
-                max=item.block.experts - 1
-            )
+            # Rows behind the last offset belong to no expert.
+            item.labels = torch.searchsorted(offsets, rows, right=True)
     elif tap.labels == "index" and len(args) > 1 and isinstance(args[1], Tensor):
         item.labels = args[1].reshape(-1).long()
     elif tap.labels == "batch" and isinstance(result, Tensor):
         item.labels = _batch_labels(result, item.block.experts)
     elif tap.labels == "slice":
-        _slice_label(item, tensors, kwargs, result)
+        item.expert = _slice_label(tensors, kwargs)
 
 
 def _batch_labels(result: Tensor, experts: int) -> Tensor | None:
@@ -232,15 +249,10 @@ def _batch_labels(result: Tensor, experts: int) -> Tensor | None:
     return index.repeat_interleave(rows // experts)
 
 
-def _slice_label(
-    item: Watched, tensors: list[Tensor], kwargs: Mapping[str, Any], result: Any
-) -> None:
+def _slice_label(tensors: list[Tensor], kwargs: Mapping[str, Any]) -> int | None:
+    """Return which slice of a stack of matrices the call's weight is."""
     weight = kwargs.get("weight")
-    matrices = [weight] if isinstance(weight, Tensor) else tensors[1:]
-    for matrix in matrices:
-        if matrix.dim() == 2 and isinstance(result, Tensor):
-            expert = matrix.storage_offset() // max(matrix.numel(), 1)
-            rows = result.shape[:-1].numel()
-            item.pieces.append((int(expert), rows))
-            item.labels = torch.full((rows,), int(expert), device=result.device)
-            return
+    for matrix in [weight] if isinstance(weight, Tensor) else tensors[1:]:
+        if matrix.dim() == 2:
+            return int(matrix.storage_offset() // max(matrix.numel(), 1))
+    return None

@@ -227,7 +227,7 @@ class Run:
         return frame
 
     def measures(self, names: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return one row a site and measure: layer, block, role, expert, measure, value, unit."""
+        """Return one row a site and measure, with its value and unit."""
         kinds = {block.name: block for block in self.blocks}
         summaries = {site: self.summary(site) for site in self.sites}
         beside: dict[tuple[str, int], dict[str, Summary]] = {}

@@ -30,6 +30,12 @@ class RunWriter:
         self.manifest = manifest
         self._closed = False
 
+    @staticmethod
+    def check_free(path: str | os.PathLike[str]) -> None:
+        """Raise RunError when something is at `path` already."""
+        if Path(path).exists():
+            raise RunError(_taken(Path(path)))
+
     @classmethod
     def create(cls, path: str | os.PathLike[str], manifest: Manifest) -> "RunWriter":
         """Make the folder of a new run and write its manifest.
@@ -38,8 +44,7 @@ class RunWriter:
             RunError: the path exists, is being recorded to, or cannot be written.
         """
         folder = Path(path)
-        if folder.exists():
-            raise RunError(_taken(folder))
+        cls.check_free(folder)
         made = _missing_parents(folder)
         try:
             folder.mkdir(parents=True)
