@@ -2,6 +2,7 @@
 
 from ffn_probe.runs.manifest import SCHEMA_VERSION, Manifest
 from ffn_probe.runs.run import Run
+from ffn_probe.runs.schema import EVEN, FOLDS, ODD, WHOLE
 from ffn_probe.runs.writer import RunWriter
 
-__all__ = ["SCHEMA_VERSION", "Manifest", "Run", "RunWriter"]
+__all__ = ["EVEN", "FOLDS", "ODD", "SCHEMA_VERSION", "WHOLE", "Manifest", "Run", "RunWriter"]
