@@ -17,10 +17,11 @@ from ffn_probe.probes.accumulate import FOLDS, Accumulator, Address
 from ffn_probe.probes.inputs import Grid
 from ffn_probe.probes.noise import NOISE_ROWS, NoiseRows
 from ffn_probe.probes.pairs import PAIR_ROWS, Pairs
-from ffn_probe.probes.taps import Watched, recomputing
+from ffn_probe.probes.taps import TOKENS, Watched, recomputing
 
 _PAIRED = ("gate", "value", "gate_act")
 _FEW_EXPERTS = 16
+_MIX = -7046029254386353131  # 2^64 / golden ratio, as int64
 _SIGNATURE = 16  # channels that tell one token's row from another's
 
 
@@ -99,6 +100,9 @@ class Observer:
     def receive(self, item: Watched, tap: Tap, value: Tensor) -> None:
         """Take the tensor of one tap; with gradients, also watch its gradient."""
         with torch._C.DisableTorchFunction(), torch.autocast(value.device.type, enabled=False):
+            if tap.role == TOKENS:
+                self._remember_tokens(item, tap, value)
+                return
             where = self._where(item, tap, value)
             if not recomputing():
                 item.tap_fired(tap.role)
@@ -188,9 +192,14 @@ class Observer:
             else:
                 found = self._dense_rows(item, shape, rows, value.device)
             memory.where[key] = found
-        if tap.role == "normed" and item.block.experts and not mixed and self._grids:
-            memory.signatures = _signatures(rows_of(value.detach(), tap))
+        if tap.role == "normed" and item.block.experts and not mixed:
+            self._remember_tokens(item, tap, value)
         return memory.where[key]
+
+    def _remember_tokens(self, item: Watched, tap: Tap, value: Tensor) -> None:
+        if self._grids and not recomputing():
+            memory = self._memory.setdefault(item.block.name, _Memory())
+            memory.signatures = _signatures(rows_of(value.detach(), tap))
 
     def _dense_rows(
         self, item: Watched, shape: Iterable[int], rows: int, device: torch.device
@@ -256,7 +265,8 @@ class Observer:
                 self._warn(item, f"at {tap.role!r}: padding could not be told from tokens")
             return None, None
         if item.entering is not None and item.entering.shape[:-1].numel() == rows:
-            origin = _origins(_signatures(item.entering.reshape(rows, -1)), signatures)
+            mine = _signatures(item.entering.reshape(rows, -1))
+            origin = _origins(mine, signatures, item.labels)
         elif tap.labels == "index" and rows % width == 0:
             # Weights gathered for each token and choice: rows go by token, then choice.
             origin = torch.arange(rows, device=signatures.device) // (rows // width)
@@ -377,12 +387,31 @@ def _signatures(rows: Tensor) -> Tensor:
     few = few[:, :_SIGNATURE].contiguous()
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     bits = few.view(kinds[few.element_size()]).long() + 1
-    weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * -7046029254386353131
+    weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * _MIX
     return (bits * (weights ^ (weights >> 29))).sum(-1)
 
 
-def _origins(signatures: Tensor, tokens: Tensor) -> Tensor:
-    """Return the ordinal of the token with each signature, -1 where there is none."""
+def _origins(mine: Tensor, tokens: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the ordinal of the token that each row is, -1 where there is none.
+
+    Tokens with equal rows go to the same experts, so the k-th of them that an expert was
+    given is taken for the k-th there is.
+    """
     ordered, order = torch.sort(tokens, stable=True)
-    index = torch.searchsorted(ordered, signatures).clamp(max=tokens.shape[0] - 1)
-    return torch.where(ordered[index] == signatures, order[index], -1)
+    last = tokens.shape[0] - 1
+    first = torch.searchsorted(ordered, mine)
+    group = mine if labels is None or labels.shape != mine.shape else mine + labels * _MIX
+    index = (first + _ranks(group)).clamp(max=last)
+    first = first.clamp(max=last)
+    index = torch.where(ordered[index] == mine, index, first)
+    return torch.where(ordered[index] == mine, order[index], -1)
+
+
+def _ranks(keys: Tensor) -> Tensor:
+    """Return how many equal keys come before each key."""
+    ordered, order = torch.sort(keys, stable=True)
+    index = torch.arange(keys.shape[0], device=keys.device)
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    starts[1:] = ordered[1:] != ordered[:-1]
+    begin = torch.where(starts, index, 0).cummax(0).values
+    return torch.empty_like(index).scatter_(0, order, index - begin)

@@ -17,6 +17,9 @@ from ffn_probe.anatomy import Block, Call, Tap
 from ffn_probe.discover.trail import call_trail, function_name
 from ffn_probe.errors import AttachError
 
+TOKENS = "tokens"
+"""The role of the rows from which experts are given theirs; it is not recorded."""
+
 Receive = Callable[["Watched", Tap, Tensor], None]
 
 
@@ -67,6 +70,7 @@ def install(
     taps: dict[str, list[tuple[Watched, Tap]]] = {}
     sources: dict[str, list[tuple[Watched, Tap]]] = {}
     for item in watched:
+        _watch_routing(modules, item, receive, awake, stack)
         for tap in item.block.taps:
             if tap.path not in modules:
                 raise AttachError(
@@ -80,13 +84,29 @@ def install(
                 stack.callback(_register(modules[tap.path], tap.how, hook).remove)
             if tap.source is not None:
                 sources.setdefault(tap.source_path, []).append((item, tap))
-        for path in {t.path for t in item.block.taps if _is_expert_entry(t)}:
-            hook = _entry_hook(item, awake)
-            stack.callback(_register(modules[path], "input", hook).remove)
     for path in {**taps, **sources}:
         if path in modules:
             found = (taps.get(path, []), sources.get(path, []))
             _watch_calls(modules[path], *found, receive, awake, stack)
+
+
+def _watch_routing(
+    modules: Mapping[str, nn.Module],
+    item: Watched,
+    receive: Receive,
+    awake: Callable[[], bool],
+    stack: ExitStack,
+) -> None:
+    """Watch what tells which token a row of an expert is: the norm's rows, and the expert's."""
+    norm = item.block.norm.module
+    if item.block.experts and norm in modules:
+        tap = Tap(TOKENS, "output", norm)
+        hook = _module_hook(item, tap, receive, awake)
+        stack.callback(_register(modules[norm], "output", hook).remove)
+    for path in sorted({t.path for t in item.block.taps if _is_expert_entry(t)}):
+        if path in modules:
+            entry = _entry_hook(item, awake)
+            stack.callback(_register(modules[path], "input", entry).remove)
 
 
 def _is_expert_entry(tap: Tap) -> bool:
