@@ -364,7 +364,8 @@ def _labelled(found: Tap, matrix: Matrix, labels: str) -> Tap:
 def recompute_error(reading: Reading, out: Node) -> float:
     """Return the relative error (float32) of rebuilding `out` with the zoo's activation.
 
-    Infinity when the block cannot be rebuilt at all.
+    Infinity when the block cannot be rebuilt at all. Values that are not finite, here or
+    there, are left out: a model of NaN can be watched too.
     """
     if reading.activation is None or out.value is None:
         return float("inf")
@@ -373,6 +374,8 @@ def recompute_error(reading: Reading, out: Node) -> float:
     except NotRebuildable:
         return float("inf")
     expected = out.value.detach().float()
+    finite = expected.isfinite() & rebuilt.isfinite()
+    expected, rebuilt = torch.where(finite, expected, 0), torch.where(finite, rebuilt, 0)
     scale = float(expected.norm())
     difference = float((rebuilt - expected).norm())
     if scale == 0:

@@ -242,11 +242,16 @@ def test_inference_mode_and_then_training_share_one_probe(tmp_path: Path) -> Non
 def test_hooks_are_gone_after_an_exception(where: str, tmp_path: Path) -> None:
     model = tiny().eval()
     probe = fp.attach(model, to=tmp_path / "run", example=tokens())
-    with pytest.raises((IndexError, ZeroDivisionError)), probe:
-        model(**tokens())
-        if where == "forward":
-            model(torch.full((1, 3), VOCABULARY + 5))
-        raise ZeroDivisionError
+
+    def run_and_fail() -> None:
+        with probe:
+            model(**tokens())
+            if where == "forward":
+                model(torch.full((1, 3), VOCABULARY + 5))
+            raise ZeroDivisionError
+
+    with pytest.raises((IndexError, ZeroDivisionError)):
+        run_and_fail()
     assert hooks_of(model) == 0
     assert len(torch.overrides._get_current_function_mode_stack()) == 0
     run = fp.Run.open(tmp_path / "run")
@@ -366,7 +371,7 @@ def test_blocks_and_roles_are_chosen(tmp_path: Path) -> None:
         assert {s.role for s in run.sites} == {"gate", "out"}
     with pytest.raises(UnknownName, match=r"no block 'layer\.1'.*Did you mean 'layers\.1'"):
         fp.record(model, [tokens()], to=tmp_path / "x", blocks="layer.1")
-    with pytest.raises(UnknownName, match="no role 'gates'.*Did you mean 'gate'"):
+    with pytest.raises(UnknownName, match=r"no role 'gates'.*Did you mean 'gate'"):
         fp.record(model, [tokens()], to=tmp_path / "x", roles=["gates"])
     assert not (tmp_path / "x").exists()
 

@@ -1,0 +1,103 @@
+"""`ffn-probe scan`: the blocks of a model, and what was skipped."""
+
+import json
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+from ffn_probe.anatomy import Block
+from ffn_probe.cli.loading import batches_from, example_for, load
+from ffn_probe.cli.tables import console, table
+from ffn_probe.discover import Scan, scan
+from ffn_probe.errors import ModelError
+
+_COLUMNS = ("layer", "block", "kind", "layout", "activation", "norm", "d_model", "d_ff",
+            "experts", "taps", "error")  # fmt: skip
+
+
+def print_scan(
+    name: str, *, data: str | None, random: bool, dtype: str | None, device: str, as_json: bool
+) -> None:
+    """Scan the model and print its blocks."""
+    model, made = load(name, random=random, dtype=dtype, device=device)
+    example = first_batch(model, name, data, made)
+    found = scan(model, example)
+    if as_json:
+        print(json.dumps(as_dict(name, found), indent=1))
+    else:
+        print_table(found)
+    if not found.blocks:
+        raise ModelError(f"no FFN in {type(model).__name__} ({name})")
+
+
+def first_batch(model: Any, name: str, data: str | None, made: Iterable[Any] | None) -> Any:
+    """Return an example: the first of the batches, or a random input."""
+    example: Any
+    if data is None and made is None:
+        example = example_for(model)
+    else:
+        batches, _ = batches_from(data, None, made, model=name, sequences=1, length=2, limit=1)
+        example = next(iter(batches), None)
+        if example is None:
+            raise ModelError("there are no batches to take an example from")
+    from ffn_probe.probes.record import moved
+
+    device = next((p.device for p in model.parameters()), None)
+    return moved(example, device) if device is not None else example
+
+
+def as_dict(name: str, found: Scan) -> dict[str, Any]:
+    """Return a scan in JSON types."""
+    return {
+        "model": name,
+        "blocks": [block.to_dict() for block in found.blocks],
+        "skipped": [{"path": s.path, "reason": s.reason} for s in found.skipped],
+    }
+
+
+def print_table(found: Scan) -> None:
+    """Print the blocks and what was skipped."""
+    out = console()
+    rows = [_row(block) for block in found.blocks]
+    numbers = ("layer", "d_model", "d_ff", "experts", "error")
+    out.print(table(_COLUMNS, rows, right=numbers, title=f"{len(rows)} feed-forward blocks"))
+    flags = list(chain.from_iterable((f"{b.name}: {f}" for f in b.flags) for b in found.blocks))
+    if flags:
+        out.print(f"flagged, not probed unless asked ({len(flags)}):")
+        for flag in flags:
+            out.print(f"  {flag}", highlight=False, markup=False)
+    if found.skipped:
+        out.print(f"not an FFN, or not readable ({len(found.skipped)}):")
+        for skipped in found.skipped:
+            out.print(
+                f"  {skipped.path or '(model)'}: {skipped.reason}",
+                highlight=False,
+                markup=False,
+            )
+
+
+def _row(block: Block) -> tuple[str, ...]:
+    return (
+        str(block.layer), block.name, block.kind, block.layout, block.activation,
+        norm_text(block), str(block.d_model), str(block.d_ff), str(block.experts or "-"),
+        " ".join(block.roles), f"{block.recompute_error:.1e}",
+    )  # fmt: skip
+
+
+def norm_text(block: Block) -> str:
+    """Return the norm in words: kind, gain, bias, eps and cast convention."""
+    norm = block.norm
+    if norm.kind == "none":
+        return "none"
+    parts = [norm.kind]
+    if norm.gain not in {None, "w"}:
+        parts.append(str(norm.gain))
+    if norm.gain is None:
+        parts.append("no weight")
+    if norm.kind == "layernorm" and not norm.bias:
+        parts.append("no bias")
+    if norm.eps is not None:
+        parts.append(f"eps {norm.eps:g}")
+    if norm.cast:
+        parts.append(norm.cast)
+    return ", ".join(parts)

@@ -1,0 +1,46 @@
+"""Tables on the terminal: plain enough for a log, aligned, never cut in a pipe."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+_WIDE = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console; outside a terminal it is wide, so that nothing is cut."""
+    probe = Console(stderr=stderr)
+    if probe.is_terminal or "COLUMNS" in os.environ:
+        return probe
+    return Console(stderr=stderr, width=_WIDE)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Iterable[str] = (),
+    title: str = "",
+) -> Table:
+    """Return a table; the columns in `right` are aligned to the right."""
+    made = Table(box=SIMPLE, title=title or None, title_justify="left", pad_edge=False)
+    numbers = set(right)
+    for name in columns:
+        made.add_column(
+            name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=False
+        )
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def number(value: float | None) -> str:
+    """Return a number at four significant digits; a dash for none."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return "-"
+    if float(value).is_integer() and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.4g}"
