@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,7 +14,14 @@ from ffn_probe.errors import RunError, SchemaError
 SCHEMA_VERSION = 1
 FILE = "run.json"
 _LIMIT = 256 << 20  # bytes; a manifest of 100,000 experts is under 100 MB
-_KINDS = ("telemetry", "paired", "bench")
+_VALUES = {"kind": ("telemetry", "paired", "bench"), "state": ("open", "closed")}
+_EXPECTED = {
+    **{name: f"one of {values}" for name, values in _VALUES.items()},
+    **dict.fromkeys(("windows", "steps", "tokens", "schema_version"), "a count"),
+    **dict.fromkeys(("model", "sampling", "versions", "tags"), "a mapping"),
+    **dict.fromkeys(("blocks", "folds", "skipped"), "a list of mappings"),
+    "warnings": "a list of texts",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,17 @@ class Manifest:
         return replace(self, **changes)
 
     def to_json(self) -> str:
-        """Return the manifest as readable JSON with a fixed order of keys."""
+        """Return the manifest as readable JSON with a fixed order of keys.
+
+        Raises:
+            RunError: a field holds something that JSON has no type for.
+        """
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["blocks"] = [block.to_dict() for block in self.blocks]
-        return json.dumps(_plain(data), indent=1, allow_nan=False)
+        try:
+            return json.dumps(_plain(data), indent=1, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RunError(f"the manifest holds what JSON cannot: {error}") from error
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -62,15 +77,14 @@ class Manifest:
             SchemaError: the manifest was written by a newer version.
         """
         path = folder / FILE
-        if not folder.exists():
-            raise RunError(f"no run at {folder}: the folder does not exist")
-        if not path.is_file():
-            raise RunError(f"{folder} is not a run: it holds no {FILE}")
-        if path.stat().st_size > _LIMIT:
-            raise RunError(
-                f"{path} is {path.stat().st_size} bytes; a manifest is under {_LIMIT}"
-            )
         try:
+            if not os.path.lexists(folder):
+                raise RunError(f"no run at {folder}: the folder does not exist")
+            if not path.is_file():
+                raise RunError(f"{folder} is not a run: it holds no {FILE}")
+            size = path.stat().st_size
+            if size > _LIMIT:
+                raise RunError(f"{path} is {size} bytes; a manifest is under {_LIMIT}")
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is not a readable manifest: {error}") from error
@@ -86,28 +100,51 @@ class Manifest:
                 f"{path} has schema version {version}; this version reads up to "
                 f"{SCHEMA_VERSION}. Upgrade ffn-probe."
             )
-        names = {f.name for f in fields(cls)}
-        kept = {key: value for key, value in data.items() if key in names}
+        kept = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        for name, value in kept.items():
+            _check(name, value, path)
         try:
-            kept["blocks"] = tuple(Block.from_dict(b) for b in kept.get("blocks", ()))
+            kept["blocks"] = tuple(_block(b, path) for b in kept.get("blocks", ()))
             for name in ("folds", "skipped", "warnings"):
                 kept[name] = tuple(kept.get(name, ()))
-            manifest = cls(**kept)
+            return cls(**kept)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise SchemaError(f"{path} is damaged: {error}") from error
-        manifest._check(path)
-        return manifest
+            raise SchemaError(f"{path} is damaged: {error!r}") from error
 
-    def _check(self, path: Path) -> None:
-        counts = {"windows": self.windows, "steps": self.steps, "tokens": self.tokens}
-        for name, value in counts.items():
-            if not isinstance(value, int) or value < 0:
-                raise SchemaError(f"{path}: {name} is {value!r}, expected a count")
-        if self.kind not in _KINDS:
-            raise SchemaError(f"{path}: kind is {self.kind!r}, expected one of {_KINDS}")
-        for name in ("model", "sampling", "versions", "tags"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise SchemaError(f"{path}: {name} is not a mapping")
+
+def readable_name(name: object) -> bool:
+    """Return whether this can be a module's path: text that names no place on a disk."""
+    if not isinstance(name, str) or not name.isprintable():
+        return False
+    return ".." not in name and not name.startswith(("/", "\\"))
+
+
+def _check(name: str, value: Any, path: Path) -> None:
+    """Raise SchemaError when a field of the manifest has another type or value."""
+    if name in {"windows", "steps", "tokens", "schema_version"}:
+        good = type(value) is int and 0 <= value < 2**63
+    elif name in {"model", "sampling", "versions", "tags"}:
+        good = isinstance(value, dict)
+    elif name in {"blocks", "folds", "skipped", "warnings"}:
+        kind = str if name == "warnings" else dict
+        good = isinstance(value, list) and all(isinstance(item, kind) for item in value)
+    else:
+        good = isinstance(value, str) and value in _VALUES.get(name, (value,))
+    if not good:
+        shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
+        raise SchemaError(f"{path}: {name} is {shown}; expected {_EXPECTED.get(name, 'text')}")
+
+
+def _block(data: Mapping[str, Any], path: Path) -> Block:
+    for name in ("kind", "activation", "layout", "name"):
+        if not isinstance(data.get(name, ""), str):
+            raise SchemaError(f"{path}: a block's {name} is {data[name]!r}; expected text")
+    for name in ("layer", "d_model", "d_ff", "experts"):
+        if type(data.get(name, 0)) is not int:
+            raise SchemaError(f"{path}: a block's {name} is {data[name]!r}; expected a number")
+    if not readable_name(data.get("name")):
+        raise SchemaError(f"{path}: {data.get('name')!r} is no name of a block")
+    return Block.from_dict(data)
 
 
 def _plain(value: Any) -> Any:

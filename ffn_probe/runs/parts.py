@@ -1,37 +1,43 @@
 """Read the Parquet parts of a table, without trusting them.
 
-Parts stay inside their folder, have the columns of the schema, sane sizes and no negative
-counts; else an error names the file. Rows come out as dicts of scalars and 1-D arrays.
+Parts are plain files inside their folder, have the columns of the schema, sane sizes and
+sane values; else an error names the file. Rows come out as dicts of scalars and 1-D arrays.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffn_probe.errors import RunError, SchemaError
+from ffn_probe.runs.checks import check_values
 from ffn_probe.runs.schema import TABLES
 
 _MAX_ROWS = 50_000_000
-_MAX_BYTES = 64 << 30
-_COUNTS = {"count", "counts", "nan", "pos_inf", "neg_inf", "rows", "seen_rows", "sampled_rows",
-           "active", "grid", "clipped", "zeroed", "k", "window"}  # fmt: skip
+_MAX_BYTES = 8 << 30
+_BATCH = 64
+_NAME = re.compile(r"part-(\d+)-[^/]*\.parquet")
 
 
-def part_files(folder: Path, table: str) -> list[Path]:
-    """Return the complete parts of a table, by name.
+def part_files(folder: Path, table: str, *, windows: int | None = None) -> list[Path]:
+    """Return the complete parts of a table, by name; only of the first `windows` if given.
 
     Raises:
-        RunError: a part is a link that leads out of the run.
+        RunError: a part is no plain file, or a link that leads out of the run.
     """
-    home = folder.resolve()
-    found = sorted((folder / table).glob("part-*.parquet"))
-    for path in found:
-        if not path.resolve().is_relative_to(home):
+    found = []
+    for path in sorted((folder / table).glob("part-*.parquet")):
+        named = _NAME.fullmatch(path.name)
+        if windows is not None and named and int(named[1]) >= windows:
+            continue  # the recorder was stopped before every table of this window was there
+        if not path.is_file():
+            raise RunError(f"{path} is no plain file; remove it")
+        if not path.resolve().is_relative_to(folder.resolve()):
             raise RunError(f"{path} leads out of the run folder; a run holds plain files only")
+        found.append(path)
     return found
 
 
@@ -40,18 +46,18 @@ def read_part(path: Path, table: str) -> pa.Table:
 
     Raises:
         RunError: the file is truncated or is no Parquet file.
-        SchemaError: columns are missing or have other types, or sizes are absurd.
+        SchemaError: columns are missing or have other types, or sizes or values are absurd.
     """
     schema = TABLES[table]
     try:
         with pq.ParquetFile(path) as file:
             _check_size(file.metadata, path)
             _check_columns(file.schema_arrow, schema, path)
-            data = file.read(columns=schema.names)
-    except (OSError, pa.ArrowException) as error:
+            data = pa.Table.from_batches(_batches(file, schema, path), schema)
+        data.validate(full=True)
+    except (OSError, pa.ArrowException, MemoryError) as error:
         raise RunError(f"{path} is truncated or no Parquet file: {error}") from error
-    for name in schema.names:
-        _check_column(data, name, path)
+    check_values(data, table, path)
     return data
 
 
@@ -74,32 +80,27 @@ def _column(array: pa.Array) -> list[Any]:
     return [flat[a:b] for a, b in pairs]
 
 
+def _batches(file: pq.ParquetFile, schema: pa.Schema, path: Path) -> Iterator[pa.RecordBatch]:
+    """Return the rows a few at a time: a small file may unpack to more than the memory."""
+    size = 0
+    for batch in file.iter_batches(batch_size=_BATCH, columns=schema.names):
+        size += batch.nbytes
+        if size > _MAX_BYTES:
+            raise SchemaError(f"{path} unpacks to more than {_MAX_BYTES >> 30} GiB: refused")
+        yield pa.RecordBatch.from_arrays([batch.column(n) for n in schema.names], schema=schema)
+
+
 def _check_size(metadata: pq.FileMetaData, path: Path) -> None:
-    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
     if not 0 <= metadata.num_rows <= _MAX_ROWS or not 0 <= size <= _MAX_BYTES:
         raise SchemaError(f"{path} claims {metadata.num_rows} rows and {size} bytes: refused")
 
 
 def _check_columns(found: pa.Schema, expected: pa.Schema, path: Path) -> None:
     for field in expected:
-        if field.name not in found.names:
+        if found.names.count(field.name) != 1:
             raise SchemaError(f"{path} has no column {field.name!r}; is it a part of a run?")
         kind = found.field(field.name).type
         if not kind.equals(field.type):
             raise SchemaError(f"{path}: column {field.name!r} is {kind}, expected {field.type}")
-
-
-def _check_column(data: pa.Table, name: str, path: Path) -> None:
-    column = data.column(name)
-    if column.null_count:
-        raise SchemaError(f"{path}: column {name!r} holds {column.null_count} missing values")
-    leaf = name.rsplit("_", 1)[-1] if name.startswith("token_") else name
-    if leaf not in _COUNTS:
-        return
-    for chunk in column.chunks:
-        flat = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
-        values = flat.to_numpy(zero_copy_only=False)
-        if values.size and np.min(values) < 0:
-            raise SchemaError(
-                f"{path}: column {name!r} holds the negative count {values.min()}"
-            )

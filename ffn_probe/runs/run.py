@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ffn_probe.anatomy import ROLES, Block, Site
-from ffn_probe.errors import RunError, SchemaError, UnknownName
+from ffn_probe.errors import RunError, SchemaError, SketchError, UnknownName
 from ffn_probe.measures import MeasureInput, measure_all
 from ffn_probe.runs.manifest import Manifest
 from ffn_probe.runs.parts import part_files, read_part, rows_of
@@ -30,6 +30,7 @@ from ffn_probe.sketches import (
     QuantNoise,
     Summary,
 )
+from ffn_probe.sketches.summary import merged_dtype
 
 _SKETCHES: Mapping[str, Any] = {
     "moments": Moments,
@@ -105,6 +106,10 @@ class Run:
             )
         )
 
+    @cached_property
+    def _by_name(self) -> dict[str, Site]:
+        return {site.name: site for site in self.sites}
+
     def site(self, name: str | Site) -> Site:
         """Return the site of that name ("block/role", "#3" behind it for expert 3).
 
@@ -112,11 +117,12 @@ class Run:
             UnknownName: the run has no such site.
         """
         if isinstance(name, Site):
+            if name in self.load("moments"):
+                return name
             name = name.name
-        for site in self.sites:
-            if site.name == name:
-                return site
-        raise UnknownName.of("site", name, [s.name for s in self.sites], "See run.sites.")
+        if name not in self._by_name:
+            raise UnknownName.of("site", name, self._by_name, "See run.sites.")
+        return self._by_name[name]
 
     # Sketches
 
@@ -136,30 +142,34 @@ class Run:
     def _read(self, table: str) -> dict[Site, dict[int, Any]]:
         kind = _SKETCHES[table]
         found: dict[Site, dict[int, Any]] = {}
-        for path in part_files(self.folder, table):
+        for path in self._files(table):
             for row in rows_of(read_part(path, table)):
                 site = Site(row["layer"], row["block"], row["role"], row["expert"])
                 folds = found.setdefault(site, {})
                 fold = row["fold"]
                 sketch = _parsed(kind, row, path)
                 old = folds.get(fold)
-                folds[fold] = sketch if old is None else old.merge(sketch)
+                folds[fold] = sketch if old is None else _together(old, sketch, path)
                 if table == "moments":
                     self._count_rows(site, fold, row)
         return found
 
+    def _files(self, table: str) -> list[Path]:
+        """Return the parts to read: of an open run, those of its finished windows."""
+        windows = None if self.closed else self.manifest.windows
+        return part_files(self.folder, table, windows=windows)
+
     def _count_rows(self, site: Site, fold: int, row: Mapping[str, Any]) -> None:
         folds = self._rows.setdefault(site, {})
         seen, sampled, dtype = folds.get(fold, (0, 0, row["dtype"]))
-        same = dtype if dtype == row["dtype"] else "mixed"
+        same = merged_dtype(dtype, row["dtype"])
         folds[fold] = (seen + row["seen_rows"], sampled + row["sampled_rows"], same)
 
     def rows(self, site: str | Site) -> tuple[int, int, str]:
         """Return (rows seen, rows sampled, dtype) of a site."""
         where = self.site(site)
         parts = list(self._rows[where].values())
-        dtypes = {dtype for _, _, dtype in parts}
-        dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
+        dtype = reduce(merged_dtype, (p[2] for p in parts), "")
         return sum(p[0] for p in parts), sum(p[1] for p in parts), dtype
 
     def summary(self, site: str | Site) -> Summary:
@@ -218,9 +228,9 @@ class Run:
         if name not in TABLES:
             raise UnknownName.of("table", name, ["measures", *TABLES])
         schema = TABLES[name]
-        parts = [read_part(path, name) for path in part_files(self.folder, name)]
+        parts = [read_part(path, name) for path in self._files(name)]
         data = pa.concat_tables(parts) if parts else schema.empty_table()
-        frame = data.to_pandas()
+        frame: pd.DataFrame = data.to_pandas()
         frame.attrs["units"] = {
             f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in schema
         }
@@ -258,11 +268,14 @@ def _parsed(kind: Any, row: Mapping[str, Any], path: Path) -> Any:
         sketch = kind.from_row(row)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise SchemaError(f"{path} holds a damaged row: {error}") from error
-    if kind is BitHistogram and sketch.codes.size != sketch.counts.size:
-        raise SchemaError(
-            f"{path}: a histogram has {sketch.codes.size} codes and {sketch.counts.size} counts"
-        )
     return sketch
+
+
+def _together(a: Any, b: Any, path: Path) -> Any:
+    try:
+        return a.merge(b)
+    except SketchError as error:
+        raise SchemaError(f"{path} does not fit the parts before it: {error}") from error
 
 
 def _merged(parts: list[Any]) -> Any:

@@ -120,3 +120,23 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 """The Arrow schema of every table."""
+
+
+def _prefixed(prefix: str, names: str) -> tuple[str, ...]:
+    return tuple(prefix + name for name in names.split())
+
+
+LISTS_OF_ONE_LENGTH: dict[str, tuple[tuple[str, ...], ...]] = {
+    "histograms": (("codes", "counts"),),
+    "channels": (("count", "active", "mean", "absmax", "m2"),),
+    "extremes": (
+        _prefixed("top_", "value step sequence position token channel"),
+        *(_prefixed(f"token_{name}_", "codes counts") for name in ("absmax", "rms", "ratio")),
+    ),
+    "joint": (
+        ("count", *_prefixed("mean_", "gate value act hidden")),
+        ("count", *_prefixed("c_", "gg uu gu aa au")),
+    ),
+    "quant": (("key", "count", "clipped", "zeroed", "signal", "noise"),),
+}
+"""Of each table the groups of list columns whose lists are equally long in a row."""

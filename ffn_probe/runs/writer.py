@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffn_probe.errors import RunError
+from ffn_probe.errors import RunError, UnknownName
 from ffn_probe.runs.manifest import FILE, Manifest
 from ffn_probe.runs.schema import TABLES
 
@@ -25,15 +26,16 @@ _LOCK = ".lock"
 class RunWriter:
     """The one writer of a run folder. Use `create`, then `close` (or a with statement)."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, made: Sequence[Path] = ()) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._made = tuple(made)
         self._closed = False
 
     @staticmethod
     def check_free(path: str | os.PathLike[str]) -> None:
         """Raise RunError when something is at `path` already."""
-        if Path(path).exists():
+        if os.path.lexists(path):  # a link that leads nowhere is something, too
             raise RunError(_taken(Path(path)))
 
     @classmethod
@@ -44,20 +46,21 @@ class RunWriter:
             RunError: the path exists, is being recorded to, or cannot be written.
         """
         folder = Path(path)
+        manifest.to_json()  # what cannot be stored is refused before anything is made
         cls.check_free(folder)
         made = _missing_parents(folder)
+        _make(folder, made)
+        writer = cls(folder, manifest, made=made)
         try:
-            folder.mkdir(parents=True)
-            descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            os.write(descriptor, json.dumps({"pid": os.getpid()}).encode())
-            os.close(descriptor)
-            writer = cls(folder, manifest)
+            with (folder / _LOCK).open("x") as file:
+                json.dump({"pid": os.getpid()}, file)
             writer.update()
         except OSError as error:
-            _remove(folder, made)
-            raise RunError(
-                f"cannot write a run at {folder}: {error.strerror or error}"
-            ) from error
+            writer.discard()
+            raise RunError(f"cannot write a run at {folder}: {_reason(error)}") from error
+        except BaseException:
+            writer.discard()
+            raise
         return writer
 
     def write_window(
@@ -71,8 +74,13 @@ class RunWriter:
             rank: the writer's coordinates, part of the file names.
 
         Raises:
-            RunError: the disk is full or not writable; what was written before stays.
+            UnknownName: there is no such table.
+            RunError: the window was written before, or the disk is full or not writable;
+                what was written before stays.
         """
+        for table in rows:
+            if table not in TABLES:
+                raise UnknownName.of("table", table, TABLES)
         for table, lines in rows.items():
             if lines:
                 self._write(table, lines, f"part-{window:08d}-{rank}.parquet")
@@ -94,13 +102,16 @@ class RunWriter:
         if self._closed:
             return
         self._closed = True
-        self.update(**({"state": "closed"} | changes))
-        (self.folder / _LOCK).unlink(missing_ok=True)
+        try:
+            self.update(**({"state": "closed"} | changes))
+        finally:
+            self._release()
 
     def discard(self) -> None:
-        """Remove a run that holds nothing."""
+        """Remove a run that holds nothing, with the parents made for it."""
         self._closed = True
         shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_empty(self._made)
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -111,7 +122,16 @@ class RunWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        """Close; after an error give the lock back only: the run stays marked as open."""
+        if error is None:
+            self.close()
+        elif not self._closed:
+            self._closed = True
+            self._release()
+
+    def _release(self) -> None:
+        with suppress(OSError):
+            (self.folder / _LOCK).unlink(missing_ok=True)
 
     def _write(self, table: str, rows: Iterable[Mapping[str, Any]], name: str) -> None:
         schema = TABLES[table]
@@ -120,6 +140,8 @@ class RunWriter:
         data = pa.Table.from_pydict(columns, schema=schema)
         folder = self.folder / table
         temporary = folder / f".{name}.tmp"
+        if (folder / name).exists():
+            raise RunError(f"{folder / name} was written before; a window is written once")
         try:
             folder.mkdir(exist_ok=True)
             with temporary.open("wb") as file:
@@ -129,23 +151,29 @@ class RunWriter:
             temporary.replace(folder / name)
             _sync(folder)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            _drop(temporary)
             raise RunError(
-                f"cannot write {folder / name}: {error.strerror or error}. What was written "
-                "before is complete."
+                f"cannot write {folder / name}: {_reason(error)}. What was written before is "
+                "complete."
             ) from error
+        except BaseException:
+            _drop(temporary)
+            raise
 
 
 def lock_owner(folder: Path) -> int | None:
     """Return the process that records into the folder, None when nobody does."""
     try:
         owner = int(json.loads((folder / _LOCK).read_text())["pid"])
-        os.kill(owner, 0)
-    except PermissionError:
-        return owner
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return owner
+    try:
+        os.kill(owner, 0)
+    except PermissionError:  # it lives, and belongs to somebody else
+        return owner
+    except (OSError, OverflowError):
+        return None
+    return owner if owner > 0 else None
 
 
 def _taken(folder: Path) -> str:
@@ -156,15 +184,41 @@ def _taken(folder: Path) -> str:
     return f"{folder} exists already ({what}); choose another path or remove it"
 
 
+def _make(folder: Path, made: Iterable[Path]) -> None:
+    """Make the folder of a run, which must not exist; `made` are its parents to be made."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        _remove_empty(made)
+        raise RunError(f"cannot write a run at {folder}: {_reason(error)}") from error
+    try:
+        folder.mkdir()
+    except FileExistsError as error:  # another recorder was faster: the folder is its own
+        raise RunError(_taken(folder)) from error
+    except (OSError, ValueError) as error:
+        _remove_empty(made)
+        raise RunError(f"cannot write a run at {folder}: {_reason(error)}") from error
+
+
 def _missing_parents(folder: Path) -> list[Path]:
-    return [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    """Return the folders between `folder` and what exists, deepest first."""
+    return [parent for parent in folder.parents if not os.path.lexists(parent)]
 
 
-def _remove(folder: Path, made: Iterable[Path]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in made:
-        if parent.exists():
-            parent.rmdir()
+def _remove_empty(made: Iterable[Path]) -> None:
+    """Remove the folders that were made, deepest first, where nobody put anything in."""
+    for folder in made:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _drop(temporary: Path) -> None:
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -177,8 +231,8 @@ def _replace(path: Path, data: bytes) -> None:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        _drop(temporary)
+        raise RunError(f"cannot write {path}: {_reason(error)}") from error
 
 
 def _sync(folder: Path) -> None:
