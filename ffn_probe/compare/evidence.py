@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from ffn_probe.anatomy import Site
 from ffn_probe.runs import EVEN, FOLDS, ODD, WHOLE, Run
-from ffn_probe.sketches import BitHistogram, Channels
+from ffn_probe.sketches import BitHistogram, Channels, Moments
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,23 +45,20 @@ class Evidence:
         extremes = run.load("extremes").get(site, {})
         histograms = run.load("histograms").get(site, {})
         channels = run.load("channels").get(site, {})
-        sums = np.zeros((4, FOLDS))
-        totals = np.zeros(4, np.int64)
-        for fold in range(FOLDS):
-            m, x = moments.get(fold), extremes.get(fold)
-            if m is not None:
-                sums[:3, fold] = m.count, m.mean, m.m2
-            if x is not None:
-                sums[3, fold] = np.nan_to_num(x.absmax, nan=0.0)
-            counts = x or m
-            if counts is not None:
-                totals += (counts.count, counts.nan, counts.pos_inf, counts.neg_inf)
+        none = Moments.empty()
+        rows = [moments.get(fold, none) for fold in range(FOLDS)]
+        tops = [extremes[fold].absmax if fold in extremes else 0.0 for fold in range(FOLDS)]
+        absmax = np.fmax(np.array(tops), 0.0)  # NaN without finite values
+        counted = [extremes.get(fold, moment) for fold, moment in enumerate(rows)]
+        count, mean, m2 = np.array([(m.count, m.mean, m.m2) for m in rows], np.float64).T
         folds = tuple(histograms.get(fold) for fold in range(FOLDS))
         whole = histograms.get(WHOLE) or _merged(folds)
         halves = channels.get(EVEN), channels.get(ODD)
-        seen, nan, pos_inf, neg_inf = (int(n) for n in totals)
+        seen, nan, pos_inf, neg_inf = (
+            sum(getattr(part, name) for part in counted)
+            for name in ("count", "nan", "pos_inf", "neg_inf")
+        )
         _, _, dtype = run.rows(site)
-        count, mean, m2, absmax = sums
         return cls(
             seen, nan, pos_inf, neg_inf, count, mean, m2, absmax, folds, whole, halves, dtype
         )

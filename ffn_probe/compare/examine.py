@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffn_probe.compare.change import Change, Status, judged, times
-from ffn_probe.compare.channel_panel import channel_changes, channel_noise
+from ffn_probe.compare.channel_panel import ChannelPanel
 from ffn_probe.compare.evidence import Evidence
 from ffn_probe.compare.floor import Noise, noise_of, site_noise
 from ffn_probe.compare.panel import Parts, Reference, differences, distances, levels
@@ -18,7 +18,9 @@ from ffn_probe.formats import FORMATS
 LIMITS: Mapping[str, str] = {"headroom_fp16": "fp16", "headroom_e4m3fn": "e4m3fn"}
 """Statistic -> the format whose largest number must not be passed."""
 
-_LEVELS = {"int8_sqnr_drop": "int8_sqnr"}
+_SQNR_BITS = 5  # the noise of values in a bin of 1/32 is that of values spread evenly
+_MANY_BINS = 1024
+_DB_PER_OCTAVE = 20 * math.log10(2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,20 @@ def examine(
     if not (a.whole.count and b.whole.count):
         return first, _without_values(a, b, setting, folds)
     reference = _reference(a, b, gate=role in BY_NAME["gate_open"].roles)
-    found = values(a, b, reference)
+    channels = ChannelPanel.of(a, b, paired=setting.paired)
+    found = values(a, b, reference, channels)
     again = {}
     if repeat is not None and repeat.whole.count:
-        again = {name: abs(f.value) for name, f in values(a, repeat, reference).items()}
-    chance = (site_noise(a, b, reference, paired=setting.paired) or {}) | (
-        channel_noise(a, b, paired=setting.paired) or {} if folds >= 2 else {}
-    )
+        repeated = ChannelPanel.of(a, repeat, paired=True)
+        shown = values(a, repeat, reference, repeated)
+        again = {name: abs(f.value) for name, f in shown.items()}
+    chance = site_noise(a, b, reference, paired=setting.paired)
+    if chance is not None and channels is not None:
+        chance |= channels.noise()
+    chance = chance or {}
+    if "crest" in chance:
+        # A crest one octave higher costs a uniform quantizer 6.02 dB.
+        chance |= {"int8_sqnr_drop": _DB_PER_OCTAVE * chance["crest"]}
     changes = [first]
     for entry in STATISTICS:
         if entry.name in LIMITS:
@@ -70,24 +79,28 @@ def examine(
     return tuple(changes)
 
 
-def values(a: Evidence, b: Evidence, reference: Reference) -> dict[str, Found]:
+def values(
+    a: Evidence, b: Evidence, reference: Reference, channels: ChannelPanel | None
+) -> dict[str, Found]:
     """Return statistic -> signed value and detail, from all folds at full resolution."""
     support, counts = laid_out((a.whole, b.whole))
     scalars = np.array([_scalars(a), _scalars(b)])
-    parts = Parts(counts, scalars[:, 0], scalars[:, 1], scalars[:, 2])
+    cdf = np.cumsum(counts, axis=1)
+    cdf /= cdf[:, -1:]
+    parts = Parts(cdf, scalars[:, 0], scalars[:, 1], scalars[:, 2])
     level = levels(support, parts, gate=reference.gate)
-    level["int8_sqnr"] = np.array([_int8_sqnr(a), _int8_sqnr(b)])
     left = {name: numbers[:1] for name, numbers in level.items()}
     right = {name: numbers[1:] for name, numbers in level.items()}
     signed = differences(left, right, reference)
     apart = distances(support, parts.take(slice(0, 1)), parts.take(slice(1, 2)), reference)
     found = {name: Found(float(value[0]), "") for name, value in apart.items()}
     for name, value in signed.items():
-        made = level[_LEVELS.get(name, name)]
-        found[name] = Found(float(value[0]), f"{made[0]:.4g} -> {made[1]:.4g}")
-    one, other = a.channels, b.channels
-    if one is not None and other is not None and one.count.size == other.count.size > 0:
-        for name, change in channel_changes(one, other).items():
+        found[name] = Found(float(value[0]), _from_to(*level[name]))
+    before, after = _int8_sqnr(a), _int8_sqnr(b)
+    drop = 0.0 if before == after else before - after
+    found["int8_sqnr_drop"] = Found(drop, f"{_from_to(before, after)} dB")
+    if channels is not None:
+        for name, change in channels.changes().items():
             found[name] = Found(change.value, change.detail)
     return found
 
@@ -105,9 +118,18 @@ def _scalars(x: Evidence) -> tuple[float, float, float]:
     return mean, math.sqrt(square), float(x.absmax.max())
 
 
+def _from_to(before: float, after: float) -> str:
+    return f"{before:.4g} -> {after:.4g}"
+
+
 def _int8_sqnr(x: Evidence) -> float:
+    """Return the SQNR at one scale a tensor, dB; from coarser bins when there are many."""
     top = float(x.absmax.max())
-    return x.whole.sqnr_db(FORMATS["int8"], top / 127.0) if 0 < top < math.inf else math.nan
+    if not 0 < top < math.inf:
+        return math.nan
+    many = x.whole.codes.size > _MANY_BINS and x.whole.bits > _SQNR_BITS
+    histogram = x.whole.coarsen(_SQNR_BITS) if many else x.whole
+    return histogram.sqnr_db(FORMATS["int8"], top / 127.0)
 
 
 def _reference(a: Evidence, b: Evidence, *, gate: bool) -> Reference:

@@ -7,11 +7,12 @@ folds saw the same inputs): in a random half of the folds the two runs swap plac
 candidate does to every fold alike then cancels, and what is left is how unlike the folds
 are; runs with equal values have a floor of 0.
 
-The floor is the 95 % quantile over the splits, widened for the number of sites compared
-(Bonferroni, Student's t with folds - 1 degrees of freedom), so that healthy runs of any
-size stay under it at every site together.
+The floor is the 95 % quantile over the splits, widened for the number of sites compared, each
+with six aspects (Bonferroni, Student's t with folds - 1 degrees of freedom), so that
+healthy runs of any size stay under it at every site together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -23,10 +24,13 @@ from ffn_probe.compare.evidence import Evidence
 from ffn_probe.compare.panel import Parts, Reference, differences, distances, levels
 from ffn_probe.compare.support import laid_out
 
+Mask = Float64[np.ndarray, "splits folds"]
+
 LEAST_FOLDS = 8
 """With fewer folds the quantile of the splits is no floor."""
 
 SPLITS = 64
+_ASPECTS = 6  # of a site with a floor; statistics of one aspect move together
 LEVEL = 0.95
 _SEED = 20240229
 _NORMAL = 1.959964  # two-sided 95 % of a normal
@@ -48,22 +52,22 @@ class Noise:
 @cache
 def widening(folds: int, sites: int) -> float:
     """Return the factor on the 95 % quantile for that many sites and folds, at least 1."""
-    tail = 1.0 - (1.0 - LEVEL) / (2 * max(sites, 1))
+    tail = 1.0 - (1.0 - LEVEL) / (2 * _ASPECTS * max(sites, 1))
     return max(1.0, float(stdtrit(max(folds - 1, 1), tail)) / _NORMAL)
 
 
 @cache
-def splits(folds: int) -> Float64[np.ndarray, "splits folds"]:
-    """Return random halves: +1, -1, and 0 for one fold left out of an odd number.
+def splits(folds: int) -> tuple[Mask, Mask]:
+    """Return random halves: 1 for the folds of the one half, and of the other.
 
-    Balanced, so that a change common to all folds cancels exactly. Always the same ones.
+    Balanced (of an odd number one fold is left out), so that a change common to all folds
+    cancels in a swap. Always the same ones.
     """
     generator = np.random.default_rng(_SEED + folds)
-    signs = np.zeros(folds)
-    signs[: folds // 2], signs[folds // 2 : 2 * (folds // 2)] = 1.0, -1.0
-    drawn = np.stack([generator.permutation(signs) for _ in range(SPLITS)])
-    drawn.flags.writeable = False
-    return drawn
+    half = folds // 2
+    sides = np.repeat([1, 2, 0], [half, half, folds - 2 * half])
+    drawn = np.stack([generator.permutation(sides) for _ in range(SPLITS)])
+    return (drawn == 1).astype(np.float64), (drawn == 2).astype(np.float64)
 
 
 def site_noise(
@@ -71,19 +75,26 @@ def site_noise(
 ) -> dict[str, float] | None:
     """Return statistic -> 95 % quantile of chance, None with fewer than 8 folds in either."""
     folds_a, folds_b = a.folds, b.folds
-    if paired and folds_a != folds_b:
+    if paired:
         folds_a = folds_b = tuple(k for k in folds_a if k in folds_b)
     if min(len(folds_a), len(folds_b)) < LEAST_FOLDS:
         return None
     histograms = [a.histograms[k] for k in folds_a] + [b.histograms[k] for k in folds_b]
     support, counts = laid_out(histograms)
-    left, right = _masks(len(folds_a), len(folds_b), paired=paired)
-    rows = partial(_parts, counts, _stacked(a, folds_a), _stacked(b, folds_b))
-    one, other = rows(left), rows(right)
-    found = distances(support, one, other, reference)
+    rows = partial(_parts, np.cumsum(counts, axis=1), _sums(a, folds_a), _sums(b, folds_b))
+    plus_a, minus_a = splits(len(folds_a))
+    plus_b, minus_b = splits(len(folds_b))
+    if paired:
+        left, right = rows([(plus_a, minus_b)]), rows([(minus_a, plus_b)])
+    else:
+        left, right = (
+            rows([(plus_a, None), (None, plus_b)]),
+            rows([(minus_a, None), (None, minus_b)]),
+        )
+    found = distances(support, left, right, reference)
     found |= differences(
-        levels(support, one, gate=reference.gate),
-        levels(support, other, gate=reference.gate),
+        levels(support, left, gate=reference.gate),
+        levels(support, right, gate=reference.gate),
         reference,
     )
     return {name: _quantile(values) for name, values in found.items()}
@@ -102,39 +113,37 @@ def noise_of(
     return Noise(float(whole), float(whole * widening(folds, sites)))
 
 
-def _masks(
-    folds_a: int, folds_b: int, *, paired: bool
-) -> tuple[Float64[np.ndarray, "rows folds"], Float64[np.ndarray, "rows folds"]]:
-    """Return which folds (a's, then b's) make the two sides of every comparison."""
-    plus_a, minus_a = np.maximum(splits(folds_a), 0.0), np.maximum(-splits(folds_a), 0.0)
-    if paired:
-        return np.hstack([plus_a, minus_a]), np.hstack([minus_a, plus_a])
-    plus_b, minus_b = np.maximum(splits(folds_b), 0.0), np.maximum(-splits(folds_b), 0.0)
-    none_a, none_b = np.zeros((SPLITS, folds_a)), np.zeros((SPLITS, folds_b))
-    left = np.vstack([np.hstack([plus_a, none_b]), np.hstack([none_a, plus_b])])
-    right = np.vstack([np.hstack([minus_a, none_b]), np.hstack([none_a, minus_b])])
-    return left, right
-
-
-def _stacked(evidence: Evidence, folds: tuple[int, ...]) -> Float64[np.ndarray, "4 folds"]:
+def _sums(evidence: Evidence, folds: tuple[int, ...]) -> Float64[np.ndarray, "4 folds"]:
+    """Return count, sum, sum of squares and absmax of each fold."""
     index = list(folds)
-    fields = (evidence.count, evidence.mean, evidence.m2, evidence.absmax)
-    return np.stack([field[index] for field in fields])
+    count, mean = evidence.count[index], evidence.mean[index]
+    squares = evidence.m2[index] + count * mean * mean
+    return np.stack([count, count * mean, squares, evidence.absmax[index]])
 
 
 def _parts(
-    counts: Float64[np.ndarray, "folds points"],
+    ends: Float64[np.ndarray, "folds points"],
     a: Float64[np.ndarray, "4 folds_a"],
     b: Float64[np.ndarray, "4 folds_b"],
-    mask: Float64[np.ndarray, "rows folds"],
+    masks: Sequence[tuple[Mask | None, Mask | None]],
 ) -> Parts:
-    """Return the parts that the rows of the mask select."""
-    count, mean, m2, absmax = np.hstack([a, b])
-    total = mask @ count
-    first = mask @ (count * mean) / total
-    second = mask @ (m2 + count * mean * mean) / total
-    largest = (mask * absmax).max(axis=1)
-    return Parts(mask @ counts, first, np.sqrt(second), largest)
+    """Return the parts that the masks select: for each pair, of a's folds and of b's."""
+    middle = a.shape[1]
+    cdf = np.zeros((len(masks) * SPLITS, ends.shape[1]))
+    sums = np.zeros((3, len(masks) * SPLITS))
+    absmax = np.zeros(len(masks) * SPLITS)
+    for i, pair in enumerate(masks):
+        rows = slice(i * SPLITS, (i + 1) * SPLITS)
+        for mask, own, fold_ends in zip(
+            pair, (a, b), (ends[:middle], ends[middle:]), strict=True
+        ):
+            if mask is not None:
+                cdf[rows] += mask @ fold_ends
+                sums[:, rows] += (mask @ own[:3].T).T
+                absmax[rows] = np.maximum(absmax[rows], (mask * own[3]).max(axis=1))
+    # Counts are whole numbers, so that equal parts are equal whatever the order of the sum.
+    cdf /= cdf[:, -1:]
+    return Parts(cdf, sums[1] / sums[0], np.sqrt(sums[2] / sums[0]), absmax)
 
 
 def _quantile(values: Float64[np.ndarray, " rows"]) -> float:

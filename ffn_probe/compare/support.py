@@ -33,12 +33,12 @@ class Support:
         return self.inner.size - 1
 
     def folded(
-        self, counts: Float64[np.ndarray, "rows points"]
+        self, cdf: Float64[np.ndarray, "rows points"]
     ) -> Float64[np.ndarray, "rows magnitudes"]:
-        """Return the counts of |x|."""
+        """Return the cumulative shares of |x| from those of x."""
         middle = self.zero
-        both = counts[:, middle:].copy()
-        both[:, 1:] += counts[:, :middle][:, ::-1]
+        both = cdf[:, middle:].copy()
+        both[:, :middle] -= cdf[:, :middle][:, ::-1]
         return both
 
 
