@@ -99,7 +99,7 @@ def _watch_routing(
 ) -> None:
     """Watch what tells which token a row of an expert is: the norm's rows, and the expert's."""
     norm = item.block.norm.module
-    if item.block.experts and norm in modules:
+    if item.block.experts and norm is not None and norm in modules:
         tap = Tap(TOKENS, "output", norm)
         hook = _module_hook(item, tap, receive, awake)
         stack.callback(_register(modules[norm], "output", hook).remove)
