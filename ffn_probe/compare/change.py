@@ -64,12 +64,18 @@ def times(value: float, floor: float | None) -> float | None:
 
 
 def judged(
-    size: float, threshold: float, *, floor: float | None, repeat_floor: float | None = None
+    size: float,
+    threshold: float,
+    *,
+    floor: float | None,
+    repeat_floor: float | None = None,
+    hard: bool = False,
 ) -> Status:
     """Return the status of a change of this size.
 
     PASS at or under the threshold, or at or under either floor. Above both: WARN up to twice
-    the threshold, FAIL beyond. Without a floor never worse than WARN.
+    the threshold, FAIL beyond, and beyond a `hard` threshold at once. Without a floor never
+    worse than WARN.
     """
     if math.isnan(size) or size <= threshold:
         return "PASS"
@@ -77,4 +83,4 @@ def judged(
         return "WARN"
     if size <= max(floor, repeat_floor or 0.0):
         return "PASS"
-    return "FAIL" if size > 2 * threshold else "WARN"
+    return "FAIL" if hard or size > 2 * threshold else "WARN"

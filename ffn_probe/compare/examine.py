@@ -176,7 +176,11 @@ def _change(
         mde=noise.mde(threshold) if noise else None,
         folds=folds,
         status=judged(
-            entry.size(found.value), threshold, floor=floor, repeat_floor=repeat_floor
+            entry.size(found.value),
+            threshold,
+            floor=floor,
+            repeat_floor=repeat_floor,
+            hard=entry.hard,
         ),
         detail=found.detail,
     )

@@ -24,7 +24,7 @@ from ffn_probe.compare.evidence import Evidence
 from ffn_probe.compare.panel import Parts, Reference, differences, distances, levels
 from ffn_probe.compare.support import laid_out
 
-Mask = Float64[np.ndarray, "splits folds"]
+Mask = Float64[np.ndarray, "splits _"]
 
 LEAST_FOLDS = 8
 """With fewer folds the quantile of the splits is no floor."""
@@ -122,7 +122,7 @@ def _sums(evidence: Evidence, folds: tuple[int, ...]) -> Float64[np.ndarray, "4 
 
 
 def _parts(
-    ends: Float64[np.ndarray, "folds points"],
+    ends: Float64[np.ndarray, "_ points"],
     a: Float64[np.ndarray, "4 folds_a"],
     b: Float64[np.ndarray, "4 folds_b"],
     masks: Sequence[tuple[Mask | None, Mask | None]],

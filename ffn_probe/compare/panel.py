@@ -151,9 +151,12 @@ def _bin_ends(cdf: Float64[np.ndarray, " points"], zero: int) -> Int64[np.ndarra
     shares = np.diff(cdf, prepend=0.0)
     atom = shares * PSI_BINS > 1.0
     atom[zero] = True
-    bulk = np.cumsum(np.where(atom, 0.0, shares))
-    total = bulk[-1]
-    number = np.floor(bulk * (PSI_BINS / total)) if total > 0 else np.zeros(bulk.size)
+    own = np.where(atom, 0.0, shares)
+    ends = np.cumsum(own)
+    total = ends[-1]
+    # A point belongs to the bin in which its share begins, as in sketches.distances.
+    number = np.floor((ends - own) * (PSI_BINS / total)) if total > 0 else np.zeros(own.size)
+    number = np.minimum(number, PSI_BINS - 1)  # what lies beyond the reference's last value
     last = atom.copy()
     last[:-1] |= atom[1:] | (number[1:] != number[:-1])
     last[-1] = True

@@ -12,7 +12,8 @@ class Statistic:
     """One number about a pair of sites.
 
     `one_sided` statistics matter only when positive; `extreme` ones are made of a largest
-    value, whose noise does not shrink with more data; `roles` are where they apply, () all.
+    value, whose noise does not shrink with more data; a `hard` threshold is a limit, beyond
+    which a change fails at once; `roles` are where they apply, () all.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Statistic:
     provenance: str
     one_sided: bool = False
     extreme: bool = False
+    hard: bool = False
     roles: tuple[str, ...] = ()
 
     def size(self, value: float) -> float:
@@ -91,7 +93,7 @@ STATISTICS: tuple[Statistic, ...] = (
     ),
     Statistic(
         "headroom_fp16", "representability", "1", "largest |x| over fp16's 65504", 1.0,
-        "IEEE 754 binary16: beyond it is infinity",
+        "IEEE 754 binary16: beyond it is infinity", hard=True,
     ),
     Statistic(
         "headroom_e4m3fn", "representability", "1", "largest |x| over e4m3's 448", 1.0,

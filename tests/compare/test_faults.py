@@ -141,7 +141,9 @@ def test_sites_without_the_fault_pass(tmp_path: Path, fault: Fault, *, paired: b
 
 def test_a_few_massive_values_leave_the_bulk_alone(tmp_path: Path) -> None:
     site = at_gate(faulty(tmp_path, spiked, paired=False, rows=256))
-    assert {c.aspect for c in site.changes if c.status != "PASS"} == {"representability"}
+    drifted = {c.aspect for c in site.changes if c.status != "PASS"}
+    assert "representability" in drifted
+    assert not drifted & {"bulk", "sparsity", "nonfinite"}
 
 
 def test_massive_values_in_both_do_not_hide_a_change_of_the_bulk(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_distances_agree_with_scipy(pair) -> None:
 def test_psi_agrees_with_the_distance_of_the_histograms(pair) -> None:
     changes, a, b = pair
     expected = psi(BitHistogram.of(a), BitHistogram.of(b))
-    assert changes["psi"].value == pytest.approx(expected, rel=0.05)
+    assert changes["psi"].value == pytest.approx(expected, rel=1e-3)
 
 
 def test_scale_and_tail_agree_with_numpy(pair) -> None:
