@@ -24,15 +24,17 @@ def print_drift(
 ) -> int:
     """Compare, print, write the report when asked; return the exit code."""
     drift = compare(a, b, thresholds=thresholds, mapping=mapping, repeat=repeat)
+    if out is not None:  # first: a reader of the output may leave before its end
+        from ffn_probe.report import report
+
+        report(drift, to=out)
     if as_json:
         print(drift.to_json())
     else:
         print_worst(drift, worst)
     if out is not None:
-        from ffn_probe.report import report
-
-        path = report(drift, to=out)
-        console(stderr=as_json).print(f"wrote {path}", highlight=False, markup=False)
+        say = console(stderr=as_json)
+        say.print(f"wrote {out}", highlight=False, markup=False, soft_wrap=True)
     return drift.exit_code
 
 

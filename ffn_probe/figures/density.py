@@ -1,0 +1,96 @@
+"""Two histograms on shared bins: what an overlay of distributions shows."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from ffn_probe.sketches import BitHistogram
+
+BINS = 96
+_NONE = BitHistogram.empty()
+
+
+@dataclass(frozen=True, slots=True)
+class Density:
+    """Densities of a reference and a candidate over asinh(x / scale).
+
+    `edges` are the bins' edges on that axis, `a` and `b` the shares per unit of the axis (0
+    where a bin is empty), `ticks` pairs of (place on the axis, value as text). `scale` is
+    the reference's robust sigma, in the unit of the tensor.
+    """
+
+    edges: Float[np.ndarray, " edges"]
+    a: Float[np.ndarray, " bins"]
+    b: Float[np.ndarray, " bins"]
+    ticks: tuple[tuple[float, str], ...]
+    scale: float
+
+    @property
+    def centers(self) -> Float[np.ndarray, " bins"]:
+        """The middle of each bin, on the axis."""
+        middle: Float[np.ndarray, " bins"] = (self.edges[:-1] + self.edges[1:]) / 2
+        return middle
+
+    @property
+    def values(self) -> Float[np.ndarray, " bins"]:
+        """The value at the middle of each bin, in the unit of the tensor."""
+        values: Float[np.ndarray, " bins"] = np.sinh(self.centers) * self.scale
+        return values
+
+
+def shared_density(
+    a: BitHistogram, b: BitHistogram | None = None, *, bins: int = BINS
+) -> Density:
+    """Return the densities of two histograms on bins that hold all values of both.
+
+    The axis is asinh(x / s): linear near zero, logarithmic in the tails. With no finite
+    value on either side the densities are 0.
+    """
+    other = _NONE if b is None else b
+    scale = _scale(a, other)
+    ends = [_ends(h, scale) for h in (a, other) if h.count] or [(-1.0, 1.0)]
+    low, top = min(e[0] for e in ends), max(e[1] for e in ends)
+    if top <= low:
+        low, top = low - 1, top + 1
+    pad = 0.02 * (top - low)
+    low, top = low - pad, top + pad
+    edges = np.linspace(low, top, bins + 1)
+    return Density(edges, _shares(a, edges, scale), _shares(other, edges, scale),
+                   _ticks(low, top, scale), scale)  # fmt: skip
+
+
+def _scale(a: BitHistogram, b: BitHistogram) -> float:
+    for histogram in (a, b):
+        if histogram.count:
+            sigma = histogram.robust_sigma()
+            if sigma > 0 and math.isfinite(sigma):
+                return float(sigma)
+    return 1.0
+
+
+def _ends(histogram: BitHistogram, scale: float) -> tuple[float, float]:
+    low, top = histogram.quantile(np.array([0.0, 1.0])).tolist()
+    return math.asinh(low / scale), math.asinh(top / scale)
+
+
+def _shares(
+    histogram: BitHistogram, edges: Float[np.ndarray, " edges"], scale: float
+) -> Float[np.ndarray, " bins"]:
+    """Return the density per unit of the axis; a zero atom falls into its bin."""
+    if not histogram.count:
+        return np.zeros(edges.size - 1)
+    places = np.arcsinh(histogram.midpoints() / scale)
+    mass, _ = np.histogram(places, bins=edges, weights=histogram.weights().astype(np.float64))
+    return mass / histogram.count / np.diff(edges)
+
+
+def _ticks(low: float, top: float, scale: float) -> tuple[tuple[float, str], ...]:
+    largest = max(abs(math.sinh(low)), abs(math.sinh(top))) * scale
+    powers = [10.0**k for k in range(-45, 39) if scale / 3 <= 10.0**k <= largest]
+    while len(powers) > 4:
+        powers = powers[1::2]
+    values = [*(-p for p in reversed(powers)), 0.0, *powers]
+    places = ((math.asinh(v / scale), f"{v:g}") for v in values)
+    return tuple((place, text) for place, text in places if low <= place <= top)

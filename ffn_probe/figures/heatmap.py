@@ -1,0 +1,104 @@
+"""Heatmaps of layers times roles, in plotly."""
+
+import math
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+from ffn_probe.compare import Drift
+from ffn_probe.figures.grid import CAP, Grid, drift_grid, measure_grid, shade, ticks
+from ffn_probe.figures.theme import FONT, SCALE, SEQUENTIAL, SIGN, Scale, css
+from ffn_probe.runs import Run
+
+SIGNED = 48  # columns; with more, a sign does not fit its cell
+
+Shown = Float[np.ndarray, "roles columns"]
+
+
+def drift_heatmap(drift: Drift) -> go.Figure:
+    """Return the drift of every site: colour, a sign for WARN and FAIL, words on hover.
+
+    A cell's `customdata` is the name of its site, "" where there is none to go to.
+    """
+    grid = drift_grid(drift)
+    shown = np.array([[shade(cell.value) for cell in row] for row in grid.cells])
+    shown[np.isnan(grid.values)] = np.nan
+    figure = _heatmap(grid, shown, SCALE, (0.0, 1.0))
+    levels = (0, 1, 2, 5, 10, 30, CAP)
+    figure.data[0].colorbar = {
+        "title": {"text": "x threshold", "side": "right"}, "thickness": 12,
+        "tickvals": [shade(v) for v in levels],
+        "ticktext": [*(f"{v:g}" for v in levels[:-1]), f"{CAP:g}+"],
+    }  # fmt: skip
+    return figure
+
+
+def measure_heatmap(run: Run, name: str) -> go.Figure:
+    """Return a measure over layers and roles; logarithmic where it spans decades.
+
+    Raises:
+        UnknownName: no measure has that name.
+    """
+    grid = measure_grid(run, name)
+    values = np.where(np.isfinite(grid.values), grid.values, np.nan)
+    known = values[np.isfinite(values)]
+    wide = known.size > 0 and known.min() > 0 and known.max() / known.min() > 100
+    shown = np.log10(values) if wide else values
+    ends = (float(np.nanmin(shown)), float(np.nanmax(shown))) if known.size else (0.0, 1.0)
+    figure = _heatmap(grid, shown, SEQUENTIAL, ends if ends[1] > ends[0] else None)
+    unit = "" if grid.unit in {"1", ""} else f" [{grid.unit}]"
+    bar = {"title": {"text": escape(grid.label + unit), "side": "right"}, "thickness": 12}
+    if wide:
+        powers = list(range(math.floor(ends[0]), math.ceil(ends[1]) + 1))
+        bar |= {"tickvals": powers, "ticktext": [f"1e{p}" for p in powers]}
+    figure.data[0].colorbar = bar
+    return figure
+
+
+def _heatmap(
+    grid: Grid, shown: Shown, scale: Scale, ends: tuple[float, float] | None
+) -> go.Figure:
+    x = list(range(len(grid.columns)))
+    low, high = ends or (None, None)
+    figure = go.Figure(
+        go.Heatmap(
+            z=shown.astype(np.float32), x=x, y=list(grid.roles), zmin=low, zmax=high,
+            colorscale=[[stop, css(color)] for stop, color in scale], xgap=1, ygap=1,
+            text=[[escape(cell.text) for cell in row] for row in grid.cells],
+            hovertemplate="%{text}<extra></extra>", hoverongaps=True,
+            customdata=[[cell.name for cell in row] for row in grid.cells],
+        )
+    )  # fmt: skip
+    if len(x) <= SIGNED:
+        _sign(figure, grid, shown)
+    places = ticks(grid.columns)
+    figure.update_xaxes(
+        title="layer", tickvals=places, ticktext=[grid.columns[t].label for t in places],
+        showgrid=False, zeroline=False, range=[-0.5, len(x) - 0.5], fixedrange=True,
+    )  # fmt: skip
+    figure.update_yaxes(
+        autorange="reversed", showgrid=False, zeroline=False, type="category", fixedrange=True
+    )
+    figure.update_layout(
+        height=110 + 34 * max(len(grid.roles), 4), margin={"l": 80, "r": 20, "t": 12, "b": 46},
+        plot_bgcolor="rgba(0,0,0,0)", paper_bgcolor="rgba(0,0,0,0)", font=FONT,
+    )  # fmt: skip
+    return figure
+
+
+def _sign(figure: go.Figure, grid: Grid, shown: Shown) -> None:
+    """Write the signs of WARN and FAIL, and of the side that alone has a site."""
+    notes = []
+    for i, row in enumerate(grid.cells):
+        for j, cell in enumerate(row):
+            sign = "" if cell.mark in {"PASS", ""} else SIGN[cell.mark]
+            if sign:
+                ink = "#222222" if shown[i, j] <= 0.55 else "#ffffff"
+                color = FONT["color"] if math.isnan(cell.value) else ink
+                notes.append({
+                    "x": j, "y": grid.roles[i], "text": sign, "showarrow": False,
+                    "font": {"size": 12, "color": color},
+                })  # fmt: skip
+    figure.update_layout(annotations=notes)

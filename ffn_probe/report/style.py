@@ -1,0 +1,71 @@
+"""The style sheet of the HTML report: light, dark, narrow, printed."""
+
+from ffn_probe.figures.theme import CANDIDATE, REFERENCE, STATUS
+
+_SHEET = """
+:root { color-scheme: light dark; --ink: #1d2126; --dim: #5c6570; --line: #d9dde2;
+  --back: #fff; --card: #f5f6f8; --warn: #a87100 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --dim: #9aa4af; --line: #39414a;
+  --back: #14181d; --card: #1d2329 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 24px 28px 64px; max-width: 1120px; color: var(--ink);
+  background: var(--back); font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', sans-serif;
+  overflow-wrap: anywhere }
+h1 { font-size: 22px; margin: 0 0 4px }
+h2 { font-size: 17px; margin: 34px 0 8px }
+p { margin: 6px 0 }
+code { font: 13px ui-monospace, Menlo, monospace }
+.dim { color: var(--dim) }
+.banner, .note { background: var(--card); border-left: 6px solid var(--line);
+  border-radius: 4px }
+.banner { padding: 12px 18px; margin: 16px 0; font-size: 16px }
+.banner b { margin-right: 8px; white-space: nowrap }
+.note { padding: 4px 14px; margin: 6px 0; border-left: 4px solid var(--warn) }
+.counts { display: grid; grid-template-columns: repeat(auto-fill, minmax(136px, 1fr));
+  gap: 10px }
+.counts div { background: var(--card); border-radius: 6px; padding: 8px 12px;
+  font-size: 13.5px }
+.counts b { display: block; font-size: 18px }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px }
+caption { text-align: left; color: var(--dim); padding: 2px 0 6px }
+th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; min-width: 3em }
+th { font-weight: 600; white-space: nowrap }
+td:first-child { min-width: 7em; overflow-wrap: normal }
+.dense td:first-child { min-width: 0 }
+.dense th, .dense td { white-space: nowrap; overflow-wrap: normal }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td.s { white-space: nowrap; font-weight: 600 }
+svg { display: block; height: auto }
+svg text { font: 11.5px system-ui, sans-serif; fill: var(--ink) }
+svg .dim { fill: var(--dim) }
+svg .mid { text-anchor: middle }
+svg .end { text-anchor: end }
+svg .on-pale { font-weight: 700; fill: #222 }
+svg .on-dark { font-weight: 700; fill: #fff }
+svg .grid { stroke: var(--line); stroke-width: 1 }
+.hatch0 { fill: var(--card) }
+.hatch1 { fill: var(--line) }
+.pictures { display: grid; grid-template-columns:
+  repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 22px }
+.pictures svg { width: 100% }
+figure { margin: 0; break-inside: avoid; min-width: 0 }
+figcaption { font-size: 13.5px; margin-bottom: 4px }
+details { margin: 8px 0 }
+summary { cursor: pointer }
+@media (max-width: 600px) { body { padding: 16px 14px 48px } }
+@media print { body { max-width: none; padding: 0; font-size: 12px }
+  h2 { break-after: avoid } tr, .note, .banner { break-inside: avoid }
+  .wide { overflow: visible } .wide svg { width: 100% }
+  details::details-content { content-visibility: visible; display: block; height: auto } }
+"""
+
+STYLE = (
+    _SHEET
+    + f".a {{ color: {REFERENCE}; font-weight: 600 }}\n"
+    + f".b {{ color: {CANDIDATE}; font-weight: 600 }}\n"
+    + "".join(f".{name} {{ color: {color} }}\n" for name, color in STATUS.items())
+    + "".join(f".banner.{name} {{ border-color: {color}; color: var(--ink) }}\n"
+              for name, color in STATUS.items())
+)  # fmt: skip

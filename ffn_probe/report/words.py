@@ -1,0 +1,92 @@
+"""Numbers and rows as the reports write them."""
+
+import math
+from collections.abc import Mapping
+
+from ffn_probe.compare import STATISTICS, Change, Drift, Side, SiteDrift
+
+MINUS, INFINITY, TIMES = "\u2212", "\u221e", "\u00d7"
+_LONGEST = 240  # characters of a setting
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """Return a number at three significant digits; a dash for none.
+
+    >>> number(1638.4), number(1.5e-7), number(0.25, signed=True)
+    ('1640', '1.5e-07', '+0.25')
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    sign = MINUS if value < 0 else "+" if signed and value > 0 else ""
+    size = abs(value)
+    if math.isinf(size):
+        return sign + INFINITY
+    text = f"{size:.3g}"
+    if "e+" in text and size < 1e6:
+        text = f"{float(text):.0f}"
+    return sign + text
+
+
+def times(change: Change) -> str:
+    """Return how many times its noise floor a change is; a dash where there is none."""
+    if change.times_floor is None:
+        return "-"
+    return number(change.times_floor) + TIMES
+
+
+def place(site: SiteDrift) -> str:
+    """Return "hidden", with "#3" behind it for expert 3."""
+    return site.role + (f"#{site.expert}" if site.expert >= 0 else "")
+
+
+def shortened(text: str) -> str:
+    """Return text in one line, cut where a table could not hold it."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "\u2026"
+
+
+def counts(drift: Drift) -> list[tuple[str, int, int]]:
+    """Return (aspect, failed sites, suspicious sites) for every aspect."""
+    table: dict[str, tuple[set[str], set[str]]] = {}
+    for site in drift.sites:
+        for change in site.changes:
+            failed, warned = table.setdefault(change.aspect, (set(), set()))
+            if change.status == "FAIL":
+                failed.add(site.name)
+            elif change.status == "WARN":
+                warned.add(site.name)
+    return [(a, len(failed), len(warned - failed)) for a, (failed, warned) in table.items()]
+
+
+def drifted(drift: Drift, most: int) -> tuple[SiteDrift, ...]:
+    """Return the worst sites that did not pass, worst first."""
+    return tuple(site for site in drift.worst(most) if site.status != "PASS")
+
+
+def definitions(drift: Drift) -> list[tuple[str, ...]]:
+    """Return (name, label, aspect, unit, threshold used, its provenance) of each statistic."""
+    used = {c.statistic: (c.threshold, c.provenance) for s in drift.sites for c in s.changes}
+    rows: list[tuple[str, ...]] = []
+    for entry in STATISTICS:
+        threshold, source = used.get(entry.name, (entry.threshold, entry.provenance))
+        rows.append(
+            (entry.name, entry.label, entry.aspect, entry.unit, number(threshold), source)
+        )
+    return rows
+
+
+def facts(side: Side) -> Mapping[str, str]:
+    """Return how a run was made, in words."""
+    made = side.manifest
+    model = f"{made.model.get('class', '?')} {made.model.get('name', '')}".strip()
+    size = made.model.get("parameters")
+    return {
+        "folder": side.path,
+        "recorded": made.created,
+        "model": model + (f", {size:,} parameters" if isinstance(size, int) else ""),
+        "dtype": str(made.model.get("dtype", "?")),
+        "device": made.device,
+        "data": f"{made.steps:,} steps, {made.tokens:,} tokens",
+        "sampling": ", ".join(f"{key} {value}" for key, value in made.sampling.items()),
+        "versions": ", ".join(f"{key} {value}" for key, value in made.versions.items()),
+    }
