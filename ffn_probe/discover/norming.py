@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ffn_probe.anatomy import Norm
-from ffn_probe.discover.linear import Linearity
+from ffn_probe.discover.linear import Linearity, Matrix
 from ffn_probe.discover.operations import CASTS, POINTWISE, ROWWISE, VIEWS, plain
 from ffn_probe.discover.rebuild import NotRebuildable, rebuild
 from ffn_probe.discover.region import passable
@@ -45,14 +45,45 @@ def find_norm(source: Node, linearity: Linearity, model: nn.Module) -> Normed:
     Between the norm and the FFN there may be a mix with the token before (RWKV).
     """
     for end in [source, *_mixed_from(source)]:
-        for entry, inside in _entries(end, linearity):
-            if not any(plain(n.op) in ROWWISE or _is_squash(n) for n in inside):
-                continue
-            norm = _identify(end, entry, inside, model)
-            if norm is not None:
-                return Normed(norm, entry, source)
-            break
+        found = _nearest(end, source, linearity, model)
+        if found is not None:
+            return found
     return Normed(Norm("none"), None, source)
+
+
+def along_channels(source: Node, matrix: Matrix) -> bool:
+    """Return whether `matrix` sums over the last axis of `source`, the one a norm is over.
+
+    A token mixer sums over positions: its operand does not change along that axis.
+    """
+    if not matrix.data.shape or plain(matrix.node.op) == "einsum":
+        return True
+    index = torch.arange(source.shape[-1], dtype=torch.float64)
+    try:
+        seen = rebuild(matrix.data, {source: index.expand(source.shape).contiguous()})
+    except NotRebuildable:
+        return True
+    seen = seen.movedim(matrix.axis, -1)
+    return seen.shape[-1] == 1 or bool((seen[..., 0] != seen[..., -1]).any())
+
+
+def _nearest(end: Node, source: Node, linearity: Linearity, model: nn.Module) -> Normed | None:
+    """Return the norm that ends at `end`, from the nearest node that it can begin at.
+
+    An RMSNorm of a difference is looked at from further away: a LayerNorm that centres first.
+    """
+    found: Normed | None = None
+    for entry, inside in _entries(end, linearity):
+        if not any(plain(n.op) in ROWWISE or _is_squash(n) for n in inside):
+            continue
+        norm = _identify(end, entry, inside, model)
+        if norm is None:
+            return found
+        if found is None or norm.kind == "layernorm":
+            found = Normed(norm, entry, source)
+        if norm.kind == "layernorm" or plain(entry.op) != "sub":
+            return found
+    return found
 
 
 def _mixed_from(source: Node) -> list[Node]:

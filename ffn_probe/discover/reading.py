@@ -93,7 +93,7 @@ def _unreadable(area: Region) -> str:
         where = area.unseen[0].module or "the model"
         return (
             f"unreadable: its input is made in {where} by code that cannot be seen "
-            "(torch.jit or a compiled extension)"
+            "(a torch.jit script or a compiled extension)"
         )
     return ""
 

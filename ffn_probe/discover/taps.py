@@ -70,12 +70,14 @@ def part_of(node: Node, linearity: Linearity, axis: int = -1) -> tuple[Node, str
     The slice is found by running the views on an index: "all", "first", "second", "even",
     "odd", or "other" when the channels are picked in another way.
     """
-    base = node
-    while base in linearity.of and _moves(base):
-        parent = next((p for p in base.parents if p in linearity.of), None)
-        if parent is None or parent.shape[axis] < node.shape[axis]:
+    base = current = node
+    while current in linearity.of and _moves(current):
+        parent = next((p for p in current.parents if p in linearity.of), None)
+        if parent is None or _numel(parent) < _numel(node):
             break
-        base = parent
+        current = parent
+        if parent.shape[axis] >= node.shape[axis] and not _is_several(parent):
+            base = parent
     if base is node:
         return node, "all"
     return base, part_between(base, node, axis)
@@ -110,6 +112,11 @@ def part_between(base: Node, node: Node, axis: int = -1) -> str:
         if first.shape == pattern.shape and bool(torch.equal(first.cpu(), pattern)):
             return name
     return "other"
+
+
+def _is_several(node: Node) -> bool:
+    """Whether the function returned several tensors, of which the node is not one."""
+    return any(c.op == "item_of" for c in node.consumers)
 
 
 def _output_tap(role: str, node: Node, graph: Graph, axis: int, calls: int) -> Tap | None:
@@ -186,6 +193,8 @@ def _sliced(node: Node, graph: Graph, role: str, axis: int, calls: int) -> Tap |
         if parent is None:
             return None
         current = parent
+        if _is_several(current):
+            continue
         if any(_usable(path, graph, calls) for path, _ in current.outputs_of):
             part = part_between(current, node, axis)
             found = _output_tap(role, current, graph, axis, calls)

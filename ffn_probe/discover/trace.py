@@ -380,11 +380,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
 @contextmanager
 def _module_hooks(recorder: _Recorder) -> Iterator[None]:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recorder.enter(module, args, kwargs)
+        with torch._C.DisableTorchFunction():
+            recorder.enter(module, args, kwargs)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         del module, args
-        recorder.leave(output)
+        with torch._C.DisableTorchFunction():
+            recorder.leave(output)
 
     first = nn_module.register_module_forward_pre_hook(_positional(enter))
     last = nn_module.register_module_forward_hook(leave, always_call=True)

@@ -37,13 +37,11 @@ def function_name(func: Callable[..., Any]) -> str:
     Operators and in-place forms keep their own names (`__iadd__`, `add_`); attributes such
     as `x.T` are named after the attribute.
     """
-    name = getattr(func, "__name__", None) or str(func)
+    name = getattr(func, "__name__", None) or str(func).rsplit(".", 1)[-1]
     if name == "__get__":
         owner = getattr(func, "__self__", None)
         return str(getattr(owner, "__name__", name))
-    if "." in name:
-        name = name.rsplit(".", 1)[-1]
-    return str(name)
+    return str(name).partition(".")[0]  # `add.Tensor` is an overload of `add`
 
 
 def call_trail() -> tuple[str, ...]:

@@ -76,8 +76,14 @@ def identify_activation(
     """
     if x.shape != y.shape or not bool(torch.isfinite(y).all()) or x.numel() == 0:
         return None
+    return _best(_fixed(x), y) or _best(_fitted(x, y, hints or {}), y)
+
+
+def _best(
+    candidates: Iterator[tuple[str, dict[str, float], Tensor]], y: Tensor
+) -> Match | None:
     best: Match | None = None
-    for name, params, values in _candidates(x, y, hints or {}):
+    for name, params, values in candidates:
         error = _distance(values, y)
         if error <= TOLERANCE and (best is None or error < best.error / 4):
             best = Match(name, error, params)
@@ -88,12 +94,16 @@ def _distance(values: Tensor, observed: Tensor) -> float:
     return float(((values - observed).abs() / (1 + observed.abs())).nan_to_num(1e9).max())
 
 
-def _candidates(
-    x: Tensor, y: Tensor, hints: Mapping[str, float]
-) -> Iterator[tuple[str, dict[str, float], Tensor]]:
+def _fixed(x: Tensor) -> Iterator[tuple[str, dict[str, float], Tensor]]:
+    """Yield the forms without a free parameter; they come before those that can be fitted."""
     for entry in ACTIVATIONS:
         if not entry.params or entry.name == "laplace":
             yield entry.name, dict(entry.params), entry.function(x, **entry.params)
+
+
+def _fitted(
+    x: Tensor, y: Tensor, hints: Mapping[str, float]
+) -> Iterator[tuple[str, dict[str, float], Tensor]]:
     yield from _leaky(x, y)
     yield from _elu(x, y)
     yield from _swish(x, y, hints)

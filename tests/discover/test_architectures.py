@@ -21,11 +21,7 @@ DISTURBED = (
     "llama", "gemma", "gemma3n", "olmo", "cohere", "glm4", "bitnet", "nemotron", "gpt2", "bert",
     "mixtral", "dbrx", "t5_v1_1", "modernbert", "squeezebert", "imagegpt", "phimoe",
 )  # fmt: skip
-UNREAD = {
-    "zamba2": "a linear map stands between the FFN and the residual sum",
-    "longcat_flash": "two of the rows of gate_up_proj belong to experts that do nothing",
-    "ibert": "the norm centres first and its root reads the centred tensor alone",
-}
+UNREAD: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
