@@ -230,7 +230,7 @@ def _kind_notes(
         return []
     one, other = mixed[0]
     text = (
-        f"{len(mixed)} blocks are a {blocks_a[one].kind} in one run and a "
+        f"{len(mixed)} blocks are {blocks_a[one].kind} in one run and "
         f"{blocks_b[other].kind} in the other: `gate` is the pre-activation of both, "
         "`gate_act` and `value` have no counterpart"
     )

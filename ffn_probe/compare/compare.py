@@ -104,9 +104,6 @@ def _repeated(again: Run | None, sites: tuple[Site, ...]) -> Evidence | None:
 
 
 def _left_over(only_a: tuple[Site, ...], only_b: tuple[Site, ...]) -> tuple[Note, ...]:
-    if not only_a and not only_b:
-        return ()
-    text = (
-        f"{len(only_a)} sites are only in the reference and {len(only_b)} only in the candidate"
-    )
-    return (Note("warn", text),)
+    sides = ((len(only_a), "reference"), (len(only_b), "candidate"))
+    texts = [f"{count} sites are only in the {side}" for count, side in sides if count]
+    return (Note("warn", ", ".join(texts)),) if texts else ()

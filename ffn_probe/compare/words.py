@@ -69,5 +69,6 @@ def _above(change: Change) -> str:
     if change.times_floor is None:
         return ""
     if math.isinf(change.times_floor):
-        return ", its floor is 0"
-    return f", {change.times_floor:.2g} times its floor"
+        return ", beyond any floor" if change.floor else ", its floor is 0"
+    digits = ".2g" if change.times_floor < 99.5 else ".0f"
+    return f", {change.times_floor:{digits}} times its floor"
