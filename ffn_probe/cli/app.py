@@ -185,11 +185,14 @@ def dashboard(
     host: Annotated[str, typer.Option(help="address; the default is this machine only")] = (
         "127.0.0.1"
     ),
+    remote: Annotated[
+        bool, typer.Option("--allow-remote", help="let --host be one that others can reach")
+    ] = False,
 ) -> None:
     """Serve the dashboard over a folder of runs, on this machine only by default."""
     from ffn_probe.cli.serving import serve
 
-    serve(runs, host=host, port=port)
+    serve(runs, host=host, port=port, remote=remote)
 
 
 @app.command()

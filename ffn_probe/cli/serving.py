@@ -4,16 +4,14 @@ import runpy
 import sys
 from pathlib import Path
 
-from ffn_probe.errors import RunError
 
-
-def serve(runs: Path, *, host: str, port: int) -> None:
+def serve(runs: Path, *, host: str, port: int, remote: bool = False) -> None:
     """Serve the dashboard over `runs` until interrupted.
 
     Raises:
-        RunError: `runs` is no folder.
+        SystemExit: with 0 when interrupted, with 2 when it cannot start.
     """
-    if not runs.is_dir():
-        raise RunError(f"no folder {runs}: the dashboard shows the runs of a folder")
-    sys.argv = ["dashboard", str(runs), "--host", host, "--port", str(port)]
+    sys.argv = ["dashboard", "--host", host, "--port", str(port)]
+    sys.argv += ["--allow-remote"] * remote
+    sys.argv += ["--", str(runs)]
     runpy.run_module("dashboard", run_name="__main__", alter_sys=True)

@@ -39,6 +39,27 @@ class Density:
         values: Float[np.ndarray, " bins"] = np.sinh(self.centers) * self.scale
         return values
 
+    @property
+    def powers(self) -> tuple[float, float] | None:
+        """The powers of ten between which the densities lie, at most 8; None without any."""
+        heights = np.concatenate([self.a, self.b])
+        known = heights[heights > 0]
+        if not known.size:
+            return None
+        high = math.ceil(2 * math.log10(known.max()) + 0.1) / 2
+        return max(math.floor(math.log10(known.min())), high - 8), high
+
+    def outline(
+        self, heights: Float[np.ndarray, " bins"], floor: float
+    ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """Return the corners of the steps, which fall to `floor` where a bin is empty.
+
+        A lone value in a tail, or an atom, is so a column that can be seen.
+        """
+        x = np.concatenate([self.edges[:1], np.repeat(self.edges, 2)[1:-1], self.edges[-1:]])
+        y = np.repeat(np.where(heights > 0, heights, floor), 2)
+        return x, np.concatenate([[floor], y, [floor]])
+
 
 def shared_density(
     a: BitHistogram, b: BitHistogram | None = None, *, bins: int = BINS

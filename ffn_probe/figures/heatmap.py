@@ -54,6 +54,12 @@ def measure_heatmap(run: Run, name: str) -> go.Figure:
         powers = list(range(math.floor(ends[0]), math.ceil(ends[1]) + 1))
         bar |= {"tickvals": powers, "ticktext": [f"1e{p}" for p in powers]}
     figure.data[0].colorbar = bar
+    if not known.size:
+        figure.data[0].showscale = False
+        figure.add_annotation(
+            text=f"{escape(grid.label)} applies to no site of this run", showarrow=False,
+            x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 14},
+        )  # fmt: skip
     return figure
 
 
@@ -71,6 +77,7 @@ def _heatmap(
             customdata=[[cell.name for cell in row] for row in grid.cells],
         )
     )  # fmt: skip
+    _hatch(figure, grid)
     if len(x) <= SIGNED:
         _sign(figure, grid, shown)
     places = ticks(grid.columns)
@@ -79,13 +86,38 @@ def _heatmap(
         showgrid=False, zeroline=False, range=[-0.5, len(x) - 0.5], fixedrange=True,
     )  # fmt: skip
     figure.update_yaxes(
-        autorange="reversed", showgrid=False, zeroline=False, type="category", fixedrange=True
+        autorange="reversed",
+        showgrid=False,
+        zeroline=False,
+        type="category",
+        fixedrange=True,
+        ticklabelstandoff=6,
     )
     figure.update_layout(
         height=110 + 34 * max(len(grid.roles), 4), margin={"l": 80, "r": 20, "t": 12, "b": 46},
         plot_bgcolor="rgba(0,0,0,0)", paper_bgcolor="rgba(0,0,0,0)", font=FONT,
     )  # fmt: skip
     return figure
+
+
+def _hatch(figure: go.Figure, grid: Grid) -> None:
+    """Hatch the cells of sites that one side lacks."""
+    found = [
+        (role, j, escape(cell.text))
+        for role, row in zip(grid.roles, grid.cells, strict=True)
+        for j, cell in enumerate(row)
+        if cell.mark in {"only_a", "only_b"}
+    ]
+    if found:
+        roles, places, texts = (list(part) for part in zip(*found, strict=True))
+        lines = {"shape": "/", "size": 7, "solidity": 0.25, "fgcolor": "rgba(128,128,128,0.7)"}
+        figure.add_bar(
+            y=roles, base=[j - 0.5 for j in places], x=[1] * len(places), width=1,
+            orientation="h", hovertext=texts, showlegend=False,
+            hovertemplate="%{hovertext}<extra></extra>",
+            marker={"color": "rgba(128,128,128,0.08)", "pattern": lines,
+                    "line": {"width": 1, "color": "rgba(128,128,128,0.35)"}},
+        )  # fmt: skip
 
 
 def _sign(figure: go.Figure, grid: Grid, shown: Shown) -> None:

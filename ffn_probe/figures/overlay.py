@@ -4,6 +4,7 @@ from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from ffn_probe.figures.density import Density, shared_density
 from ffn_probe.figures.theme import CANDIDATE, FONT, REFERENCE
@@ -23,43 +24,51 @@ def overlay(
     The axis is asinh(x / robust sigma of the reference), with ticks in the tensor's unit.
     """
     density = shared_density(a, b)
+    powers = density.powers or (-1.0, 0.0)
     figure = go.Figure()
     sides = [(density.a, names[0], REFERENCE, "solid")]
     if b is not None:
         sides.append((density.b, names[1], CANDIDATE, "dash"))
     for heights, name, color, dash in sides:
-        figure.add_trace(
-            go.Scatter(
-                x=density.centers.astype(np.float32),
-                y=_heights(density, heights, cumulative=cumulative),
-                mode="lines", name=escape(name), connectgaps=False,
-                line={"color": color, "width": 2, "dash": dash, "shape": "hvh"},
-                customdata=density.values.astype(np.float32),
-                hovertemplate="%{customdata:.4g}: %{y:.3g}<extra>%{fullData.name}</extra>",
-            )
+        x, y = _line(density, heights, 10 ** (powers[0] - 1), cumulative=cumulative)
+        figure.add_scatter(
+            x=x.astype(np.float32), y=y.astype(np.float32), mode="lines", name=escape(name),
+            line={"color": color, "width": 2, "dash": dash},
+            customdata=(np.sinh(x) * density.scale).astype(np.float32),
+            hovertemplate="%{customdata:.4g}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
-    ticks = density.ticks
-    figure.update_xaxes(
-        tickvals=[place for place, _ in ticks], ticktext=[text for _, text in ticks],
-        title="value (asinh scale, unit of the tensor)", zeroline=False,
-    )  # fmt: skip
-    figure.update_yaxes(
-        type="linear" if cumulative else "log",
-        title="share at or below" if cumulative else "density (log scale)",
-        exponentformat="power",
-    )
+    _axes(figure, density, powers, cumulative=cumulative)
     figure.update_layout(
         title={"text": escape(title), "font": {"size": 14}}, height=320,
-        margin={"l": 64, "r": 16, "t": 40, "b": 48},
+        showlegend=b is not None, margin={"l": 64, "r": 16, "t": 40, "b": 48},
         legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"},
-        plot_bgcolor="rgba(0,0,0,0)", paper_bgcolor="rgba(0,0,0,0)",
-        font=FONT,
+        plot_bgcolor="rgba(0,0,0,0)", paper_bgcolor="rgba(0,0,0,0)", font=FONT,
     )  # fmt: skip
     return figure
 
 
-def _heights(density: Density, heights: np.ndarray, *, cumulative: bool) -> np.ndarray:
+def _axes(
+    figure: go.Figure, density: Density, powers: tuple[float, float], *, cumulative: bool
+) -> None:
+    figure.update_xaxes(
+        tickvals=[place for place, _ in density.ticks],
+        ticktext=[text for _, text in density.ticks],
+        title="value, in the unit of the tensor (asinh axis)", zeroline=False,
+        range=[float(density.edges[0]), float(density.edges[-1])],
+    )  # fmt: skip
     if cumulative:
-        total = np.cumsum(heights * np.diff(density.edges))
-        return total.astype(np.float32)
-    return np.where(heights > 0, heights, np.nan).astype(np.float32)
+        figure.update_yaxes(title="share at or below", range=[-0.02, 1.02], dtick=0.2)
+    else:
+        figure.update_yaxes(
+            title="density (log scale)", type="log", range=list(powers), dtick=1,
+            exponentformat="e",
+        )  # fmt: skip
+
+
+def _line(
+    density: Density, heights: Float[np.ndarray, " bins"], floor: float, *, cumulative: bool
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    if not cumulative:
+        return density.outline(heights, floor)
+    total = np.cumsum(heights * np.diff(density.edges))
+    return density.edges, np.concatenate([[0.0], total])

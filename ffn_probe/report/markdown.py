@@ -73,7 +73,7 @@ def _one_sided(side: str, sites: Sequence[Site]) -> str:
 
 
 def _settings(drift: Drift) -> list[str]:
-    one, other = facts(drift.a), facts(drift.b)
+    one, other = (facts(side.manifest, side.path) for side in (drift.a, drift.b))
     made = [(key, one[key], other[key]) for key in one]
     sides = (drift.a.name, drift.b.name)
     parts = ["### How the runs were made", _table(("", *sides), made)]
@@ -95,8 +95,8 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Return a code span."""
-    return "`" + (shortened(text).replace("`", "'") or "?") + "`"
+    """Return a name in the type of code; HTML, as a code span takes no escapes."""
+    return f"<code>{escape(text)}</code>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -202,7 +202,7 @@ def _made(drift: Drift) -> str:
         made = f"ffn-probe {version('ffn-probe')}"
     except PackageNotFoundError:
         made = "ffn-probe"
-    one, other = facts(drift.a), facts(drift.b)
+    one, other = (facts(side.manifest, side.path) for side in (drift.a, drift.b))
     rows = ((key, one[key], other[key]) for key in one)
     table = _table(("", drift.a.name, drift.b.name), rows, wrap=True)
     return f'<h2>Versions</h2>{table}<p class="dim">Report by {escape(made)}.</p>'

@@ -4,16 +4,13 @@ import math
 from collections.abc import Callable
 from html import escape
 
-import numpy as np
-from jaxtyping import Float
-
 from ffn_probe.figures.density import Density, shared_density
 from ffn_probe.figures.grid import CAP, Cell, Grid, shade, ticks
 from ffn_probe.figures.theme import CANDIDATE, REFERENCE, SIGN, color_at
 from ffn_probe.sketches import BitHistogram
 
 _LEFT, _TOP, _ROW = 92, 4, 27  # px: the roles' names, the space above, a row
-_CELL = (14.0, 96.0)  # px: the narrowest and the widest cell
+_CELL = (11.0, 96.0)  # px: the narrowest and the widest cell
 _KEY = 190  # px: the length of the colour bar
 
 
@@ -96,12 +93,9 @@ def overlay_svg(
 ) -> str:
     """Return the log densities of a reference (solid) and a candidate (dashed)."""
     density = shared_density(a, b)
-    known = np.concatenate([density.a, density.b])
-    known = known[known > 0]
-    if not known.size:
+    if density.powers is None:
         return f'{_open(width, 40, title)}<text x="10" y="24">no finite values</text></svg>'
-    high = math.ceil(math.log10(known.max()) * 2) / 2
-    low = max(math.floor(math.log10(known.min())), high - 8)
+    low, high = density.powers
     left, right, top, bottom = 46, width - 10, 18, height - 40
     first, last = float(density.edges[0]), float(density.edges[-1])
 
@@ -118,9 +112,12 @@ def overlay_svg(
         parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" class="end dim">1e{power}</text>')
     parts += _ticks(density, x_of, top, bottom)
     for values, color, dash in ((density.a, REFERENCE, "none"), (density.b, CANDIDATE, "5 3")):
-        path = _steps([x_of(float(edge)) for edge in density.edges], values, low, y_of)
+        corners = zip(*density.outline(values, 10**low), strict=True)
+        path = "L".join(
+            f"{x_of(x):.1f} {y_of(max(math.log10(y), low)):.1f}" for x, y in corners
+        )
         parts.append(
-            f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.8" '
+            f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="1.8" '
             f'stroke-dasharray="{dash}"/>'
         )
     label = "value, in the unit of the tensor (asinh axis)"
@@ -138,24 +135,6 @@ def _ticks(
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" class="grid"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 15}" class="mid dim">{text}</text>')
     return parts
-
-
-def _steps(
-    edges: list[float],
-    values: Float[np.ndarray, " bins"],
-    low: float,
-    y_of: Callable[[float], float],
-) -> str:
-    """Return a path of steps that breaks where a bin is empty."""
-    path, pen = [], False
-    for i, value in enumerate(values.tolist()):
-        if value <= 0 or math.log10(value) < low:
-            pen = False
-            continue
-        y = y_of(math.log10(value))
-        path.append(f"{'L' if pen else 'M'}{edges[i]:.1f} {y:.1f}H{edges[i + 1]:.1f}")
-        pen = True
-    return "".join(path)
 
 
 def _open(width: float, height: float, title: str) -> str:

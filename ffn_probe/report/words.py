@@ -1,9 +1,9 @@
 """Numbers and rows as the reports write them."""
 
 import math
-from collections.abc import Mapping
 
-from ffn_probe.compare import STATISTICS, Change, Drift, Side, SiteDrift
+from ffn_probe.compare import STATISTICS, Change, Drift, SiteDrift
+from ffn_probe.runs import Manifest
 
 MINUS, INFINITY, TIMES = "\u2212", "\u221e", "\u00d7"
 _LONGEST = 240  # characters of a setting
@@ -75,13 +75,12 @@ def definitions(drift: Drift) -> list[tuple[str, ...]]:
     return rows
 
 
-def facts(side: Side) -> Mapping[str, str]:
-    """Return how a run was made, in words."""
-    made = side.manifest
+def facts(made: Manifest, folder: str) -> dict[str, str]:
+    """Return how the run in `folder` was made, in words."""
     model = f"{made.model.get('class', '?')} {made.model.get('name', '')}".strip()
     size = made.model.get("parameters")
     return {
-        "folder": side.path,
+        "folder": folder,
         "recorded": made.created,
         "model": model + (f", {size:,} parameters" if isinstance(size, int) else ""),
         "dtype": str(made.model.get("dtype", "?")),
