@@ -93,7 +93,7 @@ def attach(  # noqa: PLR0913 - the options of a recording
     watching = Watching(
         rows=None if rows == "all" else int(rows),
         bits=bits,
-        roles=_roles(roles),
+        roles=_roles(chosen, roles),
         experts=_experts(chosen, experts),
         gradients=gradients,
         seed=seed,
@@ -190,8 +190,14 @@ class Probe:
                     "probe was attached. Call this very module; a compiled copy calls no hooks."
                 )
             return
-        self._flush()
-        writer.close(**self._state(), warnings=(*self._manifest.warnings, *self._audit()))
+        try:
+            self._flush()
+        finally:  # also when the disk is full: what is complete is closed, nothing is removed
+            if self._windows:
+                notes = (*self._manifest.warnings, *self._audit())
+                writer.close(**self._state(), warnings=notes)
+            else:
+                writer.discard()
         if error is None and not self._ever:
             raise AttachError(
                 f"no tap of {len(self.blocks)} blocks fired in {self._batches} forward passes. "
@@ -290,8 +296,7 @@ class Probe:
         self._note_silence()
         if not any(tables.values()) and not metrics:
             return
-        self._writer.write_window(self._windows, tables)
-        self._writer.write_metrics(self._windows, metrics)
+        self._writer.write_window(self._windows, tables | {"metrics": metrics})
         self._windows += 1
         self._writer.update(**self._state())
 
@@ -427,13 +432,19 @@ def _matching(known: Sequence[Block], pattern: str | int) -> set[str]:
     return {b.name for b in known if b.layer == layer}
 
 
-def _roles(wanted: Iterable[str] | None) -> frozenset[str] | None:
+def _roles(blocks: Sequence[Block], wanted: Iterable[str] | None) -> frozenset[str] | None:
     if wanted is None:
         return None
     roles = frozenset([wanted] if isinstance(wanted, str) else wanted)
     for role in roles:
         if role not in ROLES:
             raise UnknownName.of("role", role, ROLES)
+    there = [role for role in ROLES if any(role in block.roles for block in blocks)]
+    if roles and not roles & set(there):
+        raise UnknownName(
+            f"no chosen block has {' or '.join(sorted(roles))}; the roles of the "
+            f"{len(blocks)} blocks are {', '.join(there)}"
+        )
     return roles or None
 
 

@@ -66,7 +66,7 @@ class RunWriter:
     def write_window(
         self, window: int, rows: Mapping[str, Sequence[Mapping[str, Any]]], *, rank: str = "0"
     ) -> None:
-        """Write the rows of one window, one part a table.
+        """Write the rows of one window, one part a table: all parts, or none.
 
         Args:
             window: the ordinal of the window.
@@ -76,21 +76,21 @@ class RunWriter:
         Raises:
             UnknownName: there is no such table.
             RunError: the window was written before, or the disk is full or not writable;
-                what was written before stays.
+                what was written before stays, of this window nothing does.
         """
         for table in rows:
             if table not in TABLES:
                 raise UnknownName.of("table", table, TABLES)
-        for table, lines in rows.items():
-            if lines:
-                self._write(table, lines, f"part-{window:08d}-{rank}.parquet")
-
-    def write_metrics(
-        self, window: int, rows: Sequence[Mapping[str, Any]], *, rank: str = "0"
-    ) -> None:
-        """Write metric rows (window, step, name, value, dp) of one window."""
-        if rows:
-            self._write("metrics", rows, f"part-{window:08d}-{rank}.parquet")
+        written: list[Path] = []
+        try:
+            for table, lines in rows.items():
+                if lines:
+                    name = f"part-{window:08d}-{rank}.parquet"
+                    written.append(self._write(table, lines, name))
+        except BaseException:  # a full disk, or an interrupt: no half of a window stays
+            for path in written:
+                _drop(path)
+            raise
 
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest and replace the file on disk."""
@@ -133,7 +133,7 @@ class RunWriter:
         with suppress(OSError):
             (self.folder / _LOCK).unlink(missing_ok=True)
 
-    def _write(self, table: str, rows: Iterable[Mapping[str, Any]], name: str) -> None:
+    def _write(self, table: str, rows: Iterable[Mapping[str, Any]], name: str) -> Path:
         schema = TABLES[table]
         lines = list(rows)
         columns = {f.name: pa.array([line[f.name] for line in lines], f.type) for f in schema}
@@ -159,6 +159,7 @@ class RunWriter:
         except BaseException:
             _drop(temporary)
             raise
+        return folder / name
 
 
 def lock_owner(folder: Path) -> int | None:
@@ -233,6 +234,9 @@ def _replace(path: Path, data: bytes) -> None:
     except OSError as error:
         _drop(temporary)
         raise RunError(f"cannot write {path}: {_reason(error)}") from error
+    except BaseException:
+        _drop(temporary)
+        raise
 
 
 def _sync(folder: Path) -> None:

@@ -88,9 +88,8 @@ def write(
     """Write a closed run."""
     with RunWriter.create(folder, manifest or Manifest(blocks=(BLOCK,))) as writer:
         for window in range(windows):
-            writer.write_window(window, tables(data, window))
             line = {"window": window, "step": window, "name": "loss", "value": 2.5, "dp": 0}
-            writer.write_metrics(window, [line])
+            writer.write_window(window, tables(data, window) | {"metrics": [line]})
             writer.update(windows=window + 1)
 
 

@@ -247,6 +247,28 @@ def test_a_full_disk_keeps_what_was_written(
     assert Run.open(tmp_path / "run").summary(SITES[0]).equals(before)
 
 
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(errno.ENOSPC, "full")])
+def test_a_window_that_fails_midway_leaves_no_part_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    writer = RunWriter.create(tmp_path / "run", Manifest())
+    writer.write_window(0, tables(DATA, 0))
+    before = {name for name, data in snapshot(tmp_path).items() if data is not None}
+    real, calls = pq.write_table, iter([False, False, True])
+
+    def third_fails(data: Any, file: Any, **options: Any) -> None:
+        real(data, file, **options)
+        if next(calls):
+            raise failure
+
+    monkeypatch.setattr(pq, "write_table", third_fails)
+    with pytest.raises((KeyboardInterrupt, RunError)):
+        writer.write_window(1, tables(DATA, 1))
+    writer.close()
+    after = {name for name, data in snapshot(tmp_path).items() if data is not None}
+    assert after == before - {"run/.lock"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs setrlimit")
 def test_a_file_that_may_not_grow_is_told_and_removed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
