@@ -9,6 +9,7 @@ from jaxtyping import Float
 from ffn_probe.sketches import BitHistogram
 
 BINS = 96
+_LARGEST = float(np.finfo(np.float32).max)
 _NONE = BitHistogram.empty()
 
 
@@ -27,17 +28,10 @@ class Density:
     ticks: tuple[tuple[float, str], ...]
     scale: float
 
-    @property
-    def centers(self) -> Float[np.ndarray, " bins"]:
-        """The middle of each bin, on the axis."""
-        middle: Float[np.ndarray, " bins"] = (self.edges[:-1] + self.edges[1:]) / 2
-        return middle
-
-    @property
-    def values(self) -> Float[np.ndarray, " bins"]:
-        """The value at the middle of each bin, in the unit of the tensor."""
-        values: Float[np.ndarray, " bins"] = np.sinh(self.centers) * self.scale
-        return values
+    def values(self, places: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return the values at places on the axis, in the unit of the tensor (float32)."""
+        values = np.clip(np.sinh(places) * self.scale, -_LARGEST, _LARGEST)
+        return np.asarray(values)
 
     @property
     def powers(self) -> tuple[float, float] | None:
@@ -47,7 +41,7 @@ class Density:
         if not known.size:
             return None
         high = math.ceil(2 * math.log10(known.max()) + 0.1) / 2
-        return max(math.floor(math.log10(known.min())), high - 8), high
+        return max(float(math.floor(math.log10(known.min()))), high - 8), high
 
     def outline(
         self, heights: Float[np.ndarray, " bins"], floor: float

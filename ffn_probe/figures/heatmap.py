@@ -26,7 +26,7 @@ def drift_heatmap(drift: Drift) -> go.Figure:
     shown = np.array([[shade(cell.value) for cell in row] for row in grid.cells])
     shown[np.isnan(grid.values)] = np.nan
     figure = _heatmap(grid, shown, SCALE, (0.0, 1.0))
-    levels = (0, 1, 2, 5, 10, 30, CAP)
+    levels = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, CAP)
     figure.data[0].colorbar = {
         "title": {"text": "x threshold", "side": "right"}, "thickness": 12,
         "tickvals": [shade(v) for v in levels],

@@ -34,7 +34,7 @@ def overlay(
         figure.add_scatter(
             x=x.astype(np.float32), y=y.astype(np.float32), mode="lines", name=escape(name),
             line={"color": color, "width": 2, "dash": dash},
-            customdata=(np.sinh(x) * density.scale).astype(np.float32),
+            customdata=density.values(x).astype(np.float32),
             hovertemplate="%{customdata:.4g}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     _axes(figure, density, powers, cumulative=cumulative)

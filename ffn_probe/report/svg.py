@@ -9,21 +9,23 @@ from ffn_probe.figures.grid import CAP, Cell, Grid, shade, ticks
 from ffn_probe.figures.theme import CANDIDATE, REFERENCE, SIGN, color_at
 from ffn_probe.sketches import BitHistogram
 
-_LEFT, _TOP, _ROW = 92, 4, 27  # px: the roles' names, the space above, a row
+_LEFT, _TOP, _ROW = 92.0, 4.0, 27.0  # px: the roles' names, the space above, a row
 _CELL = (11.0, 96.0)  # px: the narrowest and the widest cell
-_KEY = 190  # px: the length of the colour bar
+_KEY = 190.0  # px: the length of the colour bar
 
 
 # ---- heatmap ----------------------------------------------------------------------------
 
 
-def heatmap_svg(grid: Grid, *, width: int = 1040) -> str:
+def heatmap_svg(grid: Grid, *, width: float = 1040.0) -> str:
     """Return the grid of a drift, with a legend; each cell has its words as a title."""
     room = (width - _LEFT) / max(len(grid.columns), 1)
     cell = min(max(room, _CELL[0]), _CELL[1])
     right = _LEFT + cell * len(grid.columns)
     bottom = _TOP + _ROW * len(grid.roles)
-    parts = [_open(max(right + 4, 660), bottom + 112, f"Drift by layer and role: {grid.label}")]
+    parts = [
+        _open(max(right + 4, 660.0), bottom + 112, f"Drift by layer and role: {grid.label}")
+    ]
     parts.append(
         '<defs><pattern id="none" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><rect width="6" height="6" class="hatch0"/>'
@@ -69,7 +71,7 @@ def _legend(y: float, grid: Grid) -> list[str]:
         f'height="10" fill="{color_at(k / (steps - 1))}"/>'
         for k in range(steps)
     ]
-    for value in (0, 1, 2, 10, CAP):
+    for value in (0.0, 1.0, 2.0, 10.0, CAP):
         text = f"{value:g}" if value < CAP else f"{CAP:g}+"
         place = _LEFT + _KEY * shade(value)
         parts.append(f'<text x="{place:.1f}" y="{y + 24}" class="mid dim">{text}</text>')
@@ -89,14 +91,14 @@ def _legend(y: float, grid: Grid) -> list[str]:
 
 
 def overlay_svg(
-    a: BitHistogram, b: BitHistogram, *, title: str, width: int = 500, height: int = 236
+    a: BitHistogram, b: BitHistogram, *, title: str, width: float = 500.0, height: float = 236.0
 ) -> str:
     """Return the log densities of a reference (solid) and a candidate (dashed)."""
     density = shared_density(a, b)
     if density.powers is None:
-        return f'{_open(width, 40, title)}<text x="10" y="24">no finite values</text></svg>'
+        return f'{_open(width, 40.0, title)}<text x="10" y="24">no finite values</text></svg>'
     low, high = density.powers
-    left, right, top, bottom = 46, width - 10, 18, height - 40
+    left, right, top, bottom = 46.0, width - 10, 18.0, height - 40
     first, last = float(density.edges[0]), float(density.edges[-1])
 
     def x_of(place: float) -> float:
@@ -107,7 +109,7 @@ def overlay_svg(
 
     parts = [_open(width, height, title), f'<text x="{left}" y="11" class="dim">density</text>']
     for power in range(math.ceil(low), math.floor(high) + 1):
-        y = y_of(power)
+        y = y_of(float(power))
         parts.append(f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" class="end dim">1e{power}</text>')
     parts += _ticks(density, x_of, top, bottom)
