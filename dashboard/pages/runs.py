@@ -36,7 +36,7 @@ def _nothing(library: Library) -> Content:
         [
             html.H1("No runs yet"),
             html.P(["There is no run in ", html.Code(str(library.root)), ". Record one:"]),
-            html.Pre(f"ffn-probe record MODEL --text FILE --to {library.root / 'base'}"),
+            html.Pre(f"ffn-probe record MODEL --data FILE --to {library.root / 'base'}"),
             html.P("and load this page again.", className="dim"),
         ],
         className="empty",

@@ -1,13 +1,19 @@
 """`ffn-probe compare` and `report`: the verdict, the worst sites, the report file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from ffn_probe.cli.tables import console, number, table
-from ffn_probe.compare import Drift, compare
+from ffn_probe.compare import Drift, SiteDrift, compare
 
 _COLUMNS = ("status", "layer", "role", "aspect", "statistic", "value", "threshold", "unit",
             "x floor", "block")  # fmt: skip
+_WIDE = 120  # columns; below, a row of numbers would break inside of words
 _STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red"}
 
 
@@ -42,28 +48,48 @@ def print_worst(drift: Drift, count: int) -> None:
     """Print the verdict sentence, the caveats and the worst sites."""
     screen = console()
     verdict = drift.verdict
-    screen.print(f"[{_STYLES[verdict.status]}]{verdict.status}[/] ", end="", highlight=False)
-    screen.print(verdict.sentence, highlight=False, markup=False)
-    for note in drift.validity:
-        screen.print(f"  {note.level}: {note.text}", highlight=False, markup=False)
+    sentence = Text.assemble((verdict.status, _STYLES[verdict.status]), " ", verdict.sentence)
+    screen.print(sentence, highlight=False)
+    notes = [f"{note.level}: {note.text}" for note in drift.validity]
     for side, sites in (("reference", drift.only_a), ("candidate", drift.only_b)):
         if sites:
             names = ", ".join(site.name for site in sites[:4]) + (", ..." if sites[4:] else "")
-            screen.print(f"  only in the {side}: {len(sites)} sites ({names})", highlight=False)
-    rows = []
-    for site in drift.worst(count):
-        change = site.worst
-        if change.status == "PASS":
-            continue
-        role = site.role + (f"#{site.expert}" if site.expert >= 0 else "")
-        rows.append((
-            change.status, str(site.layer), role, change.aspect, change.statistic,
+            notes.append(f"only in the {side}: {names}")
+    for note in notes:
+        lines = fill(note, screen.width, initial_indent="  ", subsequent_indent="    ")
+        screen.print(lines, highlight=False, markup=False, soft_wrap=True)
+    shown = [site for site in drift.worst(count) if site.status != "PASS"]
+    if shown:
+        screen.print(_worst_table(shown, wide=screen.width >= _WIDE))
+
+
+def _worst_table(sites: Sequence[SiteDrift], *, wide: bool) -> Table:
+    """Return the worst sites with their numbers or, in a narrow window, in words."""
+    places = [site.role + (f"#{site.expert}" if site.expert >= 0 else "") for site in sites]
+    if not wide:
+        rows = [
+            (site.status, f"layer {site.layer} {place}", site.headline)
+            for site, place in zip(sites, places, strict=True)
+        ]
+        return _plain(("status", "site", "what changed most"), rows)
+    numbers = [
+        (
+            change.status, str(site.layer), place, change.aspect, change.statistic,
             number(change.value), number(change.threshold), change.unit,
             number(change.times_floor), site.block_b or site.block_a,
-        ))  # fmt: skip
-    if rows:
-        right = ("layer", "value", "threshold", "x floor")
-        screen.print(table(_COLUMNS, rows, right=right, title="worst sites, worst first"))
+        )
+        for site, place in zip(sites, places, strict=True)
+        for change in (site.worst,)
+    ]  # fmt: skip
+    return _plain(_COLUMNS, numbers, right=("layer", "value", "threshold", "x floor"))
+
+
+def _plain(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+) -> Table:
+    """Return the table; names of a run are text, whatever brackets they hold."""
+    cells = [[escape(cell) for cell in row] for row in rows]
+    return table(columns, cells, right=right, title="worst sites, worst first")
 
 
 def write_report(a: Path, b: Path, to: Path) -> None:
