@@ -15,12 +15,21 @@ from ffn_probe.discover.operations import (
 from ffn_probe.discover.reading import Near, Reading
 from ffn_probe.discover.trace import Node
 
-_DEPTH = 60
+_WALK = 400
+_BACK = 60
+_TURNS = 1
+_CLAMPS = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "minimum", "maximum"})
+_QUIET = VIEWS | CASTS | IDENTITIES
+_CARRIED = (
+    _QUIET | GATHERS | SCATTERS | SUMS | ROWWISE | ADDS | _CLAMPS
+    | {"mul", "div", "where", "sub", "rsqrt", "pow", "cat", "stack", "masked_fill"}
+)  # fmt: skip
+_KEPT = _QUIET | GATHERS | SUMS | ADDS | _CLAMPS | {"mul", "div", "sub", "cat", "stack"}
 
 
 def in_residual_stream(readings: list[Reading]) -> tuple[list[Reading], list[Near]]:
-    """Keep the blocks whose output is added to other data; a bare FFN stands for itself."""
-    added = [r for r in readings if is_added(r.down.node) or _is_added_turned(r.down.node)]
+    """Keep the blocks around which a residual path runs; a bare FFN stands for itself."""
+    added = [r for r in readings if has_residual(r.down.node, r.source)]
     if not added:
         added = [r for r in readings if _is_output(r.down.node)]
     kept = set(map(id, added))
@@ -30,65 +39,84 @@ def in_residual_stream(readings: list[Reading]) -> tuple[list[Reading], list[Nea
 
 def _is_output(node: Node) -> bool:
     """Whether nothing but views follows: the model is a bare FFN."""
-    return all(
-        plain(c.op) in VIEWS | CASTS | IDENTITIES | {"add"} and _is_output(c)
-        for c in node.consumers
-    )
+    return all(plain(c.op) in _QUIET | {"add"} and _is_output(c) for c in node.consumers)
 
 
-def is_added(node: Node) -> bool:
-    """Return whether the tensor is added to other data, perhaps after a norm or a scatter."""
-    seen: set[Node] = set()
-    stack = [node]
-    while stack and len(seen) < _DEPTH:
-        current = stack.pop(0)
-        if current in seen:
+def has_residual(out: Node, source: Node) -> bool:
+    """Return whether `out` is added to a tensor that `source` was made of.
+
+    Between them there may be norms, routing weights, scatters and one more projection (the
+    way back from a latent space); what `out` is added to may have been scaled or mixed.
+    """
+    before = _ancestors(source)
+    seen: dict[Node, int] = {}
+    stack = [(out, 0)]
+    while stack and len(seen) < _WALK:
+        current, turns = stack.pop(0)
+        if seen.get(current, _TURNS + 1) <= turns:
             continue
-        seen.add(current)
+        seen[current] = turns
         for consumer in current.consumers:
-            if _adds_data(consumer, current):
+            if any(_leads_back(p, out, before) for p in _added_to(consumer, current)):
                 return True
             if _carries(consumer):
-                stack.append(consumer)
+                stack.append((consumer, turns))
+            elif turns < _TURNS and as_matrix(consumer) is not None:
+                stack.append((consumer, turns + 1))
     return False
 
 
-def _is_added_turned(node: Node) -> bool:
-    """Whether one square projection stands between `node` and its residual sum (Zamba)."""
-    turned = [c for n in _quiet_copies(node) for c in n.consumers if _turns(c)]
-    return any(
-        _adds_data(c, n) and any(p.data and p.index < node.index for p in c.parents)
-        for turn in turned
-        for n in _quiet_copies(turn)
-        for c in n.consumers
-    )
-
-
-def _turns(node: Node) -> bool:
-    matrix = as_matrix(node)
-    return matrix is not None and matrix.data.shape == node.shape
-
-
-def _quiet_copies(node: Node) -> list[Node]:
-    found = [node]
-    for current in found[:8]:
-        found += [c for c in current.consumers if plain(c.op) in VIEWS | CASTS | IDENTITIES]
+def _ancestors(source: Node) -> set[Node]:
+    """Return `source` and the floating data it was made of."""
+    found: set[Node] = set()
+    stack = [source]
+    while stack:
+        node = stack.pop()
+        if node not in found and node.data and node.dtype.is_floating_point:
+            found.add(node)
+            stack.extend(node.parents)
     return found
 
 
-def _adds_data(consumer: Node, current: Node) -> bool:
-    if plain(consumer.op) not in ADDS | {"index_add", "scatter_add"}:
-        return False
-    others = [p for p in consumer.parents if p is not current and p.data]
-    floating = [p for p in others if p.dtype.is_floating_point]
-    return any(p.shape[-1:] == current.shape[-1:] or p.shape == current.shape for p in floating)
+def _added_to(consumer: Node, current: Node) -> list[Node]:
+    """Return the data that `consumer` adds to `current`."""
+    name = plain(consumer.op)
+    sums = name in {"stack", "cat"} and any(plain(c.op) in SUMS for c in consumer.consumers)
+    if name not in ADDS and not sums:
+        return []
+    return [
+        p
+        for p in consumer.parents
+        if p is not current and p.data and p.dtype.is_floating_point
+        and (p.shape[-1:] == current.shape[-1:] or p.shape == current.shape)
+    ]  # fmt: skip
+
+
+def _leads_back(node: Node, out: Node, before: set[Node]) -> bool:
+    """Whether `node` is one of `before`, or is made of one by moving, scaling and adding."""
+    seen: set[Node] = set()
+    stack = [node]
+    while stack and len(seen) < _BACK:
+        current = stack.pop()
+        if current in before:
+            return True
+        if current is out or current in seen or not current.data:
+            continue
+        seen.add(current)
+        if plain(current.op) in _KEPT or _mixes_data(current):
+            stack.extend(p for p in current.parents if p.dtype.is_floating_point)
+    return False
 
 
 def _carries(node: Node) -> bool:
+    return plain(node.op) in _CARRIED or _mixes_data(node)
+
+
+def _mixes_data(node: Node) -> bool:
     name = plain(node.op)
-    quiet = VIEWS | CASTS | IDENTITIES | GATHERS | SCATTERS | SUMS | ROWWISE | ADDS
-    return (
-        name in quiet
-        or name in {"mul", "div", "where", "sub", "rsqrt", "pow", "cat", "stack"}
-        or (name in {"einsum", "bmm", "matmul"} and not any(p.weights for p in node.parents))
-    )
+    return name in {"einsum", "bmm", "matmul"} and not any(p.weights for p in node.parents)
+
+
+def is_added(node: Node) -> bool:
+    """Return whether the tensor itself is added to other data."""
+    return any(_added_to(consumer, node) for consumer in node.consumers)
