@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffn_probe.formats import FORMATS, FormatError, fake_quantize
+from ffn_probe.formats import FORMATS, FormatError, Quantized, quantize
 from ffn_probe.measures import QUANT_KEYS
 from ffn_probe.sketches import QuantNoise
 
@@ -54,14 +54,16 @@ class NoiseRows:
         ends = np.cumsum([p.shape[0] for p in parts])
         lines = []
         for slot, part, end in zip(slots, parts, ends.tolist(), strict=True):
-            here = {key: q[end - part.shape[0] : end] for key, q in found.items()}
-            sketch = QuantNoise.measured(part, here)
+            own = slice(end - part.shape[0], end)
+            here = {key: q.values[own] for key, q in found.items()}
+            clipped = {key: int(q.clipped[own].sum()) for key, q in found.items()}
+            sketch = QuantNoise.measured(part, here, clipped=clipped)
             lines.append({"expert": -1, "fold": self.folds[slot], **sketch.to_row()})
         self.folds.clear()
         return lines
 
 
-def quantized(rows: np.ndarray, absmax: np.ndarray) -> dict[str, np.ndarray]:
+def quantized(rows: np.ndarray, absmax: np.ndarray) -> dict[str, Quantized]:
     """Return the rows as each format of QUANT_KEYS would hold them.
 
     Formats whose block or group does not divide the channels are left out.
@@ -77,7 +79,7 @@ def quantized(rows: np.ndarray, absmax: np.ndarray) -> dict[str, np.ndarray]:
         elif granularity == "channel":
             scale = np.where(absmax > 0, absmax / largest, 1.0)[None]
         try:
-            found[key] = fake_quantize(rows, name, granularity=granularity, scale=scale)
+            found[key] = quantize(rows, name, granularity=granularity, scale=scale)
         except FormatError:
             continue
     return found
