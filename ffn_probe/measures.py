@@ -1,18 +1,23 @@
 """Every measure of a site, defined once: name, unit, label, formula, source, direction.
 
 `measure_all` computes the whole table (or chosen names) from a Summary and its siblings in
-the block. A measure that does not apply (a gate measure at `resid`, a ratio of nothing) is
-left out, never reported as zero.
+the block. A measure that does not apply (a gate measure at `resid`, a ratio of nothing, the
+kurtosis of a constant) is left out, never reported as zero; no value is NaN. Statistics are
+over finite values; those that are not are counted by `nan`, `pos_inf` and `neg_inf`. A value
+is infinite where the formula's is: no noise at all is an SQNR of inf dB.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from ffn_probe.anatomy import Block
 from ffn_probe.errors import UnknownName
 from ffn_probe.formats import FORMATS, int8_sqnr_db
-from ffn_probe.sketches import Summary
+from ffn_probe.sketches import Channels, Summary
+
+_TINIEST, _LARGEST = 2.0**-149, (2 - 2.0**-23) * 2.0**127  # of float32
 
 SILU_DIP = -1.278464542761074
 """Where SiLU has its minimum; left of it the gate's effect runs backwards."""
@@ -75,7 +80,7 @@ def measure(name: str) -> Measure:
 
 
 def _share(part: float, whole: float) -> float | None:
-    return part / whole if whole > 0 else None
+    return part / whole if 0 < whole < math.inf else None
 
 
 def _crest(x: MeasureInput) -> float | None:
@@ -130,10 +135,18 @@ def _norm_r(x: MeasureInput) -> float | None:
     return float(x.summary.extremes.token_ratio.quantile(0.5))
 
 
+def _top(x: MeasureInput) -> float | None:
+    """Return absmax where a histogram, which is of float32 numbers, can hold it."""
+    top = x.summary.extremes.absmax
+    return top if _TINIEST <= top <= _LARGEST else None
+
+
 def _exponents(x: MeasureInput) -> float | None:
-    low = float(x.summary.histogram.abs_quantile(1e-3))
-    high = x.summary.extremes.absmax
-    return math.log2(high / low) if low > 0 and high > 0 else None
+    histogram, high = x.summary.histogram, _top(x)
+    zeros = histogram.zero_share
+    if high is None or not zeros < 1:
+        return None
+    return math.log2(high) - math.log2(histogram.abs_quantile(zeros + (1 - zeros) * 1e-3))
 
 
 def _headroom(name: str) -> Callable[[MeasureInput], float | None]:
@@ -147,8 +160,8 @@ def _int8_predicted(x: MeasureInput) -> float | None:
 
 def _predicted(name: str) -> Callable[[MeasureInput], float | None]:
     def of(x: MeasureInput) -> float | None:
-        top = x.summary.extremes.absmax
-        if not (math.isfinite(top) and top > 0):
+        top = _top(x)
+        if top is None:
             return None
         scale = 1.0 if FORMATS[name].cast else top / FORMATS[name].max
         return x.summary.histogram.sqnr_db(FORMATS[name], scale)
@@ -160,9 +173,15 @@ def _measured(key: str) -> Callable[[MeasureInput], float | None]:
     return lambda x: x.summary.quant.sqnr_db(key) if key in x.summary.quant.entries else None
 
 
-def _dead_share(x: MeasureInput) -> float | None:
-    dead = x.summary.channels.dead()
-    return _share(float(dead.sum()), float(dead.size))
+def _of_kind(kind: str, x: MeasureInput) -> float:
+    return float(getattr(x.summary.extremes, kind))
+
+
+def _channels(
+    of: Callable[[Channels], float],
+) -> Callable[[MeasureInput], float | None]:
+    """Return a measure of channels that is absent where none has a finite value."""
+    return lambda x: of(x.summary.channels) if x.summary.channels.count.any() else None
 
 
 def _moment(name: str) -> Callable[[MeasureInput], float | None]:
@@ -172,10 +191,14 @@ def _moment(name: str) -> Callable[[MeasureInput], float | None]:
 
 
 QUANT_KEYS: tuple[str, ...] = (
-    "int8:tensor", "int8:token", "int8:channel", "int4:group", "e4m3fn:tensor", "e4m3fn:token",
-    "e5m2:tensor", "mxfp8:block", "mxfp6:block", "mxfp4:block", "nvfp4:block",
+    "int8:tensor", "int8:token", "int8:channel", "int4:group", "fp16:none", "bf16:none",
+    "e4m3fn:tensor", "e4m3fn:token", "e5m2:tensor", "mxfp8:block", "mxfp6:block",
+    "mxfp6_e3m2:block", "mxfp4:block", "nvfp4:block",
 )  # fmt: skip
 """The formats whose noise a recording measures."""
+
+PREDICTED: tuple[str, ...] = ("int8", "int4", "e4m3fn", "e5m2", "fp16", "bf16")
+"""The formats whose noise a histogram predicts: elementwise, at the scale of the absmax."""
 
 _T = "unit of the tensor"
 
@@ -194,7 +217,7 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure(
         "he_kurtosis", "1", "kurtosis of channel RMS", "mean(s_j^4) / mean(s_j^2)^2",
-        "He et al. 2024, eq. 1", "high", lambda x: x.summary.channels.he_kurtosis(),
+        "He et al. 2024, eq. 1", "high", _channels(Channels.he_kurtosis),
     ),
     Measure("crest", "1", "crest factor", "absmax / rms", "-", "high", _crest),
     Measure(
@@ -219,17 +242,27 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure(
         "nonfinite", "values", "non-finite values", "count of NaN and Inf, all rows", "-", "high",
-        lambda x: float(x.summary.extremes.nan + x.summary.extremes.pos_inf + x.summary.extremes.neg_inf),
+        lambda x: sum(_of_kind(kind, x) for kind in ("nan", "pos_inf", "neg_inf")),
+    ),
+    *(
+        Measure(
+            kind, "values", f"{label} values", f"count of {label}, all rows", "-", "high",
+            partial(_of_kind, kind),
+        )
+        for kind, label in (("nan", "NaN"), ("pos_inf", "+Inf"), ("neg_inf", "-Inf"))
     ),
     Measure(
         "dead_channels", "channels", "dead channels", "absmax_j <= 1e-3 of the typical RMS", "-",
-        "high", lambda x: float(x.summary.channels.dead().sum()),
+        "high", _channels(lambda c: float(c.dead().sum())),
     ),
-    Measure("dead_share", "share", "share of dead channels", "dead / channels", "-", "high", _dead_share),
+    Measure(
+        "dead_share", "share", "share of dead channels", "dead / channels", "-", "high",
+        _channels(lambda c: float(c.dead().mean())),
+    ),
     Measure(
         "outlier_channels", "channels", "outlier channels", "rms_j >= 6 of the typical RMS",
         "Dettmers et al. 2022 (factor 6)", "high",
-        lambda x: float(x.summary.channels.outliers().sum()),
+        _channels(lambda c: float(c.outliers().sum())),
     ),
     Measure(
         "spike_ratio", "1", "token spike ratio", "max / median over tokens of per-token absmax",
@@ -261,8 +294,8 @@ MEASURES: tuple[Measure, ...] = (
         "LN = sqrt(1 + r^2) RMS - r", "high", _norm_r,
     ),
     Measure(
-        "exponent_range", "octaves", "exponent range used", "log2(absmax / p0.1 of |x|)", "-",
-        "high", _exponents,
+        "exponent_range", "octaves", "exponent range used",
+        "log2(absmax / p0.1 of |x| over non-zeros)", "-", "high", _exponents,
     ),
     Measure("headroom_fp16", "1", "headroom to fp16", "65504 / absmax", "IEEE 754", "low", _headroom("fp16")),
     Measure("headroom_e4m3fn", "1", "headroom to e4m3", "448 / absmax", "OCP FP8", "low", _headroom("e4m3fn")),
@@ -273,10 +306,11 @@ MEASURES: tuple[Measure, ...] = (
     ),
     *(
         Measure(
-            f"sqnr_{name}_predicted", "dB", f"predicted SQNR {name} per tensor",
-            "noise integrated over the histogram", "this project", "low", _predicted(name),
+            f"sqnr_{name}_predicted", "dB", f"predicted SQNR {name}",
+            f"histogram's noise at {'no scale' if FORMATS[name].cast else 'scale absmax / max'}",
+            "this project", "low", _predicted(name),
         )
-        for name in ("int8", "e4m3fn", "e5m2", "fp16", "bf16")
+        for name in PREDICTED
     ),
     *(
         Measure(

@@ -98,7 +98,7 @@ class Channels:
     @property
     def rms(self) -> Float64[np.ndarray, " channels"]:
         """Root mean square of each channel, in the unit of the values; NaN for no rows."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             root: np.ndarray = np.sqrt(self.m2 / self.count + self.mean**2)
         return np.where(self.count > 0, root, np.nan)
 
@@ -113,13 +113,15 @@ class Channels:
         """Return mean(s^4) / mean(s^2)^2 over channels, s the channel's RMS.
 
         From 1 (all channels alike) to the number of channels (one carries everything);
-        NaN when nothing was seen or all is zero. Source: He et al. 2024, 2405.19279, eq. 1.
+        NaN when nothing was seen, all is zero, or a square overflowed (float64 values
+        beyond 1e154). Source: He et al. 2024, 2405.19279, eq. 1.
         """
-        square = self.rms[self.count > 0] ** 2
-        if square.size == 0 or square.max() == 0:
+        rms = self.rms[self.count > 0]
+        largest = rms.max(initial=0.0)
+        if not 0 < largest < np.inf:
             return float("nan")
-        scaled = square / square.max()
-        return float((scaled**2).mean() / scaled.mean() ** 2)
+        square = (rms / largest) ** 2
+        return float((square**2).mean() / square.mean() ** 2)
 
     def dead(self, relative: float = 1e-3) -> Bool[np.ndarray, " channels"]:
         """Return the channels whose absmax is at most `relative` times the typical RMS.

@@ -68,9 +68,10 @@ class QuantNoise:
             if array.shape != wide.shape:
                 raise SketchError(f"{key} has shape {array.shape}, the values {wide.shape}")
             result = widen(array)[finite]
-            error = result - kept
             zeroed = int(((result == 0) & (kept != 0)).sum())
-            energies = float((kept * kept).sum()), float((error * error).sum())
+            with np.errstate(all="ignore"):
+                error = result - kept
+                energies = float((kept * kept).sum()), float((error * error).sum())
             entries[key] = Noise(kept.size, *energies, clips.get(key, 0), zeroed)
         return cls(entries)
 
@@ -120,9 +121,9 @@ class QuantNoise:
 
 def sqnr_db(signal: float, noise: float) -> float:
     """Return 10 log10(signal / noise) in dB; inf without noise, NaN without signal."""
-    if not signal > 0:
+    if not signal > 0 or math.isnan(noise):
         return math.nan
-    return 10 * math.log10(signal / noise) if noise > 0 else math.inf
+    return 10 * (math.log10(signal) - math.log10(noise)) if noise > 0 else math.inf
 
 
 def _added(a: Noise, b: Noise) -> Noise:
