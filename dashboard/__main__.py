@@ -6,6 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
+from dashboard import LOOPBACK
 from ffn_probe.errors import FfnProbeError
 
 
@@ -34,8 +35,6 @@ def serve(runs: Path, *, host: str, port: int, remote: bool) -> None:
         FfnProbeError: there is no folder, the address is not this machine's own (and
             `remote` is not set), or the port is taken.
     """
-    from dashboard.app import LOOPBACK, make_app
-
     if not runs.is_dir():
         raise FfnProbeError(f"no folder {runs}: the dashboard shows the runs of a folder")
     if host not in LOOPBACK and not remote:
@@ -46,6 +45,8 @@ def serve(runs: Path, *, host: str, port: int, remote: bool) -> None:
         )
     listening = _listen(host, port)
     from werkzeug.serving import make_server
+
+    from dashboard.app import make_app
 
     app = make_app(runs.resolve(), remote=remote)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)

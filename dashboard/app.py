@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from flask import Response, abort, request
 
+from dashboard import LOOPBACK
 from dashboard.components.page import Content, Page, Query, href, problem
 from dashboard.data import Library
 from dashboard.ids import MAP, PAGE, TITLE, TITLE_SET, URL
@@ -26,8 +27,6 @@ ROUTES: Mapping[str, Callable[[Library, Query], Page]] = {
     "/compare": compared,
     "/compare/site": site,
 }
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _MIME = {".html": "text/html", ".md": "text/markdown", ".json": "application/json"}
 _ONE_AT_A_TIME = threading.RLock()  # runs load their tables when asked, in one thread
@@ -75,7 +74,10 @@ def render(library: Library, path: str, search: str) -> Page:
 
 def query_of(search: str) -> dict[str, str]:
     """Return the parameters of "?a=x&b=y"; of one given twice, the first."""
-    return dict(reversed(parse_qsl(search.removeprefix("?"), max_num_fields=50)))
+    found: dict[str, str] = {}
+    for key, value in parse_qsl(search.removeprefix("?")):
+        found.setdefault(key, value)
+    return found
 
 
 def target(clicked: Mapping[str, Any] | None, to: str, search: str) -> str:

@@ -1,0 +1,235 @@
+"""The dashboard and the report in a real browser: what a user sees, clicks and sends."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ffn_probe.anatomy import Site
+from ffn_probe.compare import compare
+from ffn_probe.report import report
+from tests.compare.made_runs import draws, make_run
+from tests.dashboard.serving import dashboard
+
+pytestmark = pytest.mark.browser
+
+SAMPLES = Path(__file__).parents[2] / "sample_runs"
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+           "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+MISPLACED = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+    const frame = svg.getBoundingClientRect();
+    const boxes = [...svg.querySelectorAll('text')].map(
+        text => [text.textContent, text.getBoundingClientRect()]);
+    const cut = boxes.filter(([_, b]) => b.left < frame.left - 1 || b.top < frame.top - 1
+        || b.right > frame.right + 1 || b.bottom > frame.bottom + 1).map(([t]) => 'cut ' + t);
+    const over = boxes.flatMap(([t, a], i) => boxes.slice(i + 1).filter(([_, b]) =>
+        a.left < b.right - 1 && b.left < a.right - 1 && a.top + 3 < b.bottom
+        && b.top + 3 < a.bottom).map(([u]) => t + ' over ' + u));
+    return [...cut, ...over];
+})"""
+BOTH = "a=ln-gelu&b=rms-swiglu"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    assert path, "these tests need Chromium (bash .ci/chromium), or leave out -m browser"
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the sample runs beside a broken run, one of odd names and a mixture."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("ln-gelu", "rms-swiglu"):
+        shutil.copytree(SAMPLES / name, folder / name)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "run.json").write_text("{")
+    odd = Site(0, "<img src=x onerror=alert(1)>", "gate")
+    make_run(folder / "<b>odd<b>", {odd: draws(0)}, model={"class": "<script>alert(1)<"})
+    experts = {Site(0, "mlp", "gate", e): draws(e) for e in range(3)}
+    make_run(folder / "moe" / "a", experts, inputs="x")
+    moved = {s: [x * np.float32(1 + s.expert) for x in v] for s, v in experts.items()}
+    make_run(folder / "moe" / "b", moved, inputs="x")
+    with dashboard(folder) as (found, _):
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page that fails the test for what it logs and for what it asks of elsewhere."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    made, wrong = context.new_page(), []
+    made.set_default_timeout(30_000)
+    made.on("pageerror", lambda error: wrong.append(f"error {error}"))
+    made.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
+    made.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    made.on("request", lambda r: wrong.append(r.url) if not ours(r.url, address) else None)
+    yield made
+    context.close()
+    assert not wrong
+
+
+def ours(url: str, address: str) -> bool:
+    return url.startswith((address + "/", "data:", "blob:" + address))
+
+
+def cells(page: Page) -> tuple[float, float, float, float]:
+    """Return the box of the heatmap's plot area."""
+    image = page.locator(".map .heatmaplayer image").first
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    assert box
+    return box["x"], box["y"], box["width"], box["height"]
+
+
+def test_the_way_from_the_runs_to_a_site_and_back(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page).to_have_title("Runs - ffn-probe")
+    expect(page.locator("tbody tr")).to_have_count(6)
+    expect(page.locator("tr", has_text="broken")).to_contain_text("not a readable manifest")
+    page.get_by_title("ln-gelu as the reference").click()
+    page.get_by_title("rms-swiglu as the candidate").click()
+    page.get_by_role("link", name="Compare").click()
+    expect(page.locator(".banner")).to_contain_text("17 of 20 sites failed")
+    assert page.url == f"{address}/compare?{BOTH}"
+    page.get_by_role("link", name="layer 1 gate").click()
+    expect(page).to_have_title("layer 1 gate - ffn-probe")
+    expect(page.locator(".js-plotly-plot .scatterlayer .trace")).to_have_count(4)
+    page.go_back()
+    expect(page.locator(".banner")).to_contain_text("17 of 20 sites failed")
+    page.go_back()
+    expect(page.locator("h1")).to_have_text("Runs")
+
+
+def test_a_cell_of_the_heatmap_leads_to_its_site_and_back(page: Page, address: str) -> None:
+    page.goto(f"{address}/compare?{BOTH}")
+    expect(page.locator(".map .heatmaplayer image").first).to_be_visible()
+    x, y, width, height = cells(page)
+    page.mouse.move(x + width * 0.875, y + height * 2.5 / 7)
+    expect(page.locator(".hoverlayer")).to_contain_text("layer 3 gate")
+    page.mouse.click(x + width * 0.875, y + height * 2.5 / 7)
+    expect(page).to_have_title("layer 3 gate - ffn-probe")
+    assert page.url == f"{address}/compare/site?{BOTH}&site=layers.3.ffn%2Fgate"
+    page.go_back()
+    expect(page.locator("h1")).to_have_text("ln-gelu \u2192 rms-swiglu")
+    expect(page.locator(".map .heatmaplayer image").first).to_be_visible()
+
+
+def test_a_cell_that_one_side_lacks_says_so_and_leads_nowhere(page: Page, address: str) -> None:
+    page.goto(f"{address}/compare?{BOTH}")
+    expect(page.locator(".map .barlayer .point")).to_have_count(8)
+    x, y, width, height = cells(page)
+    page.mouse.move(x + width * 0.4, y + height * 3.5 / 7)
+    expect(page.locator(".hoverlayer")).to_contain_text("only in rms-swiglu")
+    page.mouse.click(x + width * 0.4, y + height * 3.5 / 7)
+    page.wait_for_timeout(500)
+    assert page.url == f"{address}/compare?{BOTH}"
+
+
+def test_a_cell_of_a_run_leads_to_its_distribution(page: Page, address: str) -> None:
+    page.goto(f"{address}/run?run=rms-swiglu")
+    page.get_by_role("link", name="kurtosis_fisher").click()
+    expect(page.get_by_text("excess kurtosis").first).to_be_visible()
+    x, y, width, height = cells(page)
+    page.mouse.click(x + width * 0.1, y + height * 6.5 / 7)
+    expect(page.locator("h2", has_text="Layer 0 out")).to_be_visible()
+    assert "measure=kurtosis_fisher" in page.url
+    expect(page.locator(".js-plotly-plot .scatterlayer .trace")).to_have_count(1)
+
+
+def test_the_worst_expert_of_a_mixture_leads_to_the_others(page: Page, address: str) -> None:
+    page.goto(f"{address}/compare?a=moe%2Fa&b=moe%2Fb")
+    page.get_by_role("link", name="layer 0 gate#2").click()
+    page.get_by_role("link", name="#0").click()
+    expect(page.locator(".banner")).to_contain_text("PASS")
+
+
+def test_names_from_runs_are_text(page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_role("link", name="<b>odd<b>").click()
+    expect(page.locator("h1")).to_have_text("<b>odd<b>")
+    expect(page.locator(".map .heatmaplayer image").first).to_be_visible()
+    assert page.locator("main img, main script, main h1 b").count() == 0
+
+
+def test_no_chart_offers_to_upload_itself(page: Page, address: str) -> None:
+    for url in (f"/compare?{BOTH}", f"/compare/site?{BOTH}&site=layers.0.ffn%2Fgate"):
+        page.goto(address + url)
+        page.locator(".js-plotly-plot .plot").first.hover()
+        html = page.locator("main").inner_html().lower()
+        assert "share chart" not in html
+        assert "cloud" not in html
+        assert page.locator(".modebar-btn").count() == 0
+
+
+def test_what_is_not_there_is_said_and_leads_back(page: Page, address: str) -> None:
+    for url, said in (("/nowhere", "No such page"), ("/run?run=broken", "not a readable")):
+        page.goto(address + url)
+        expect(page.locator("main")).to_contain_text(said)
+        page.get_by_role("link", name="To the runs").click()
+        expect(page.locator("h1")).to_have_text("Runs")
+
+
+def test_an_empty_folder_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as (found, _):
+        page = browser.new_page()
+        page.goto(found)
+        expect(page.locator("h1")).to_have_text("No runs yet")
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 2560])
+def test_pages_fit_their_window_in_both_schemes(
+    browser: Browser, address: str, width: int, scheme: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    page = context.new_page()
+    for url in ("/", f"/compare?{BOTH}", f"/compare/site?{BOTH}&site=layers.1.ffn%2Fout",
+                "/run?run=ln-gelu"):  # fmt: skip
+        page.goto(address + url)
+        expect(page.locator("h1")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, background[4:-1].split(","))) < 200) == (scheme == "dark")
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_report_opens_offline_and_fits_its_window(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    drift = compare(SAMPLES / "ln-gelu", SAMPLES / "rms-swiglu")
+    path = report(drift, to=tmp_path / "drift.html")
+    context = browser.new_context(viewport={"width": width, "height": 800}, offline=True)
+    page, asked, said = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(path.as_uri())
+    expect(page.locator(".banner")).to_contain_text("17 of 20 sites failed")
+    expect(page.locator("figure svg")).to_have_count(8)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert asked == [path.as_uri()]
+    assert said == []
+    context.close()
+
+
+def test_every_text_of_a_picture_is_inside_of_it(browser: Browser, tmp_path: Path) -> None:
+    """No label of the report's pictures is cut, or runs over another of its axis."""
+    drift = compare(SAMPLES / "ln-gelu", SAMPLES / "rms-swiglu")
+    path = report(drift, to=tmp_path / "drift.html")
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(path.as_uri())
+    assert page.evaluate(MISPLACED) == []
+    page.close()

@@ -1,0 +1,225 @@
+"""Pages as plain functions of a folder and a URL."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dashboard.app import query_of, render, target
+from dashboard.components.page import href
+from dashboard.data import Library
+from ffn_probe.anatomy import Site
+from ffn_probe.compare import compare
+from ffn_probe.measures import MEASURES
+from ffn_probe.report.words import number
+from tests.compare.made_runs import draws, make_run
+from tests.dashboard.trees import links, of, rows, text
+
+SAMPLES = Path(__file__).parents[2] / "sample_runs"
+A, B = "ln-gelu", "rms-swiglu"
+LIBRARY = Library(SAMPLES)
+BOTH = f"?a={A}&b={B}"
+
+
+# ---- runs -------------------------------------------------------------------------------
+
+
+def test_the_runs_are_listed_with_what_they_are() -> None:
+    page = render(LIBRARY, "/", "")
+    assert page.title == "Runs - ffn-probe"
+    assert [row[2:12] for row in rows(page.content)][3] == [
+        "rms-swiglu", "closed", "TinyLM", "rmsnorm", "silu glu", "float32", "4", "32", "32,768",
+        "2026-11-24 14:46",
+    ]  # fmt: skip
+    assert len(rows(page.content)) == 4
+
+
+def test_two_chosen_runs_lead_to_their_comparison() -> None:
+    one = render(LIBRARY, "/", f"?a={A}").content
+    assert "Compare" not in links(one)
+    picks = [link for link in of(one, "Link") if "pick" in getattr(link, "className", "")]
+    assert [p.href for p in picks if "chosen" in p.className] == ["/"]
+    assert f"/?a={A}&b={B}" in {p.href for p in picks}
+    assert links(render(LIBRARY, "/", BOTH).content)["Compare"] == f"/compare?a={A}&b={B}"
+
+
+def test_a_choice_of_what_is_not_there_is_none() -> None:
+    page = render(LIBRARY, "/", "?a=nowhere&b=%3Cb%3E")
+    assert text(page.content).count("choose one below") == 2
+
+
+def test_an_empty_folder_says_how_to_record(tmp_path: Path) -> None:
+    said = text(render(Library(tmp_path), "/", "").content)
+    assert "No runs yet" in said
+    assert f"ffn-probe record MODEL --data FILE --to {tmp_path}/base" in said
+
+
+def test_a_broken_run_stands_in_the_table_with_its_reason(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / A, tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_text("{")
+    found = rows(render(Library(tmp_path), "/", "").content)
+    assert found[0][2:4] == ["bad", "broken"]
+    assert "not a readable manifest" in found[0][4]
+    assert found[1][2] == "good"
+
+
+def test_a_run_that_is_open_says_so(tmp_path: Path) -> None:
+    make_run(tmp_path / "live", {Site(0, "mlp", "gate"): draws(0)}, close=False)
+    assert rows(render(Library(tmp_path), "/", "").content)[0][3] == "open"
+
+
+# ---- a comparison -----------------------------------------------------------------------
+
+
+def test_a_comparison_says_its_verdict_and_its_limits() -> None:
+    drift = compare(SAMPLES / A, SAMPLES / B)
+    said = text(render(LIBRARY, "/compare", BOTH).content)
+    assert drift.verdict.sentence in said
+    assert "4 blocks are mlp in one run and glu in the other" in said
+    assert "8 sites only in rms-swiglu" in said
+    assert "layers.0.ffn/gate_act" in said
+    assert "block.activation" in said
+
+
+def test_the_worst_sites_carry_the_numbers_of_the_drift() -> None:
+    drift = compare(SAMPLES / A, SAMPLES / B)
+    found = [row for row in rows(render(LIBRARY, "/compare", BOTH).content) if len(row) == 10]
+    assert len(found) == sum(site.status != "PASS" for site in drift.sites)
+    for row, site in zip(found, drift.worst(100), strict=False):
+        change = site.worst
+        assert row[1:5] == [
+            f"layer {site.layer} {site.role}", change.aspect, change.statistic,
+            number(change.value, signed=True),
+        ]  # fmt: skip
+
+
+def test_every_worst_site_leads_to_its_own_page() -> None:
+    found = links(render(LIBRARY, "/compare", BOTH).content)
+    where = found["layer 1 gate"]
+    assert where == f"/compare/site?a={A}&b={B}&site=layers.1.ffn%2Fgate"
+    path, _, search = where.partition("?")
+    assert render(LIBRARY, path, "?" + search).title == "layer 1 gate - ffn-probe"
+
+
+def test_the_heatmap_is_named_and_its_cells_lead_to_sites() -> None:
+    page = render(LIBRARY, "/compare", BOTH)
+    (graph,) = of(page.content, "Graph")
+    assert graph.id == {"type": "map", "to": "/compare/site"}
+    (image,) = [div for div in of(page.content, "Div") if getattr(div, "role", "") == "img"]
+    assert "20 of 20 sites drifted" in getattr(image, "aria-label")
+    cell = {"points": [{"customdata": "layers.0.ffn/out"}]}
+    where = target(cell, "/compare/site", BOTH)
+    assert where == f"/compare/site?a={A}&b={B}&site=layers.0.ffn%2Fout"
+
+
+@pytest.mark.parametrize(
+    "clicked", [None, {}, {"points": []}, {"points": [{}]}, {"points": [{"customdata": ""}]}]
+)
+def test_a_click_on_nothing_leads_nowhere(clicked: dict[str, object] | None) -> None:
+    assert target(clicked, "/compare/site", BOTH) == ""
+
+
+def test_a_site_shows_both_distributions_and_every_statistic() -> None:
+    page = render(LIBRARY, "/compare/site", BOTH + "&site=layers.2.ffn/hidden")
+    density, cumulative = of(page.content, "Graph")
+    assert [trace.name for trace in density.figure.data] == [A, B]
+    assert "unit of the tensor" in cumulative.figure.layout.xaxis.title.text
+    drift = compare(SAMPLES / A, SAMPLES / B)
+    site = next(s for s in drift.sites if s.name == "layers.2.ffn/hidden")
+    assert len(rows(page.content)) == len(site.changes)
+    assert links(page.content)["\u2190 1"].endswith("site=layers.1.ffn%2Fhidden")
+    assert links(page.content)["gate"].endswith("site=layers.2.ffn%2Fgate")
+
+
+def test_a_site_of_a_mixture_leads_to_its_other_experts(tmp_path: Path) -> None:
+    sites = {Site(0, "mlp", "gate", e): draws(e) for e in range(3)}
+    make_run(tmp_path / "a", sites, inputs="x")
+    make_run(tmp_path / "b", {s: [x * np.float32(2) for x in v] for s, v in sites.items()})
+    page = render(Library(tmp_path), "/compare/site", "?a=a&b=b&site=mlp/gate%231")
+    assert page.title == "layer 0 gate#1 - ffn-probe"
+    assert links(page.content)["#2"].endswith("site=mlp%2Fgate%232")
+
+
+# ---- a run ------------------------------------------------------------------------------
+
+
+def test_a_run_shows_a_measure_and_leads_to_every_other() -> None:
+    page = render(LIBRARY, "/run", f"?run={B}&measure=kurtosis_fisher")
+    assert "excess kurtosis" in text(page.content)
+    assert "516,960 parameters" in text(page.content)
+    (graph,) = of(page.content, "Graph")
+    assert graph.id == {"type": "map", "to": "/run"}
+    assert {entry.name for entry in MEASURES} <= set(links(page.content))
+
+
+def test_a_site_of_a_run_shows_its_distribution_and_measures() -> None:
+    page = render(LIBRARY, "/run", f"?run={B}&site=layers.3.ffn/value")
+    assert len(of(page.content, "Graph")) == 2
+    assert "root mean square" in {row[0] for row in rows(page.content)}
+
+
+@pytest.mark.parametrize("measure", [entry.name for entry in MEASURES])
+def test_every_measure_can_be_drawn(measure: str) -> None:
+    assert len(of(render(LIBRARY, "/run", f"?run={A}&measure={measure}").content, "Graph")) == 1
+
+
+# ---- what cannot be shown ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "search", "said"),
+    [
+        ("/nowhere", "", "There is no page '/nowhere'"),
+        ("/compare", "", "A comparison takes a reference and a candidate"),
+        ("/compare", f"?a={A}&b=rms-swigluu", "Did you mean 'rms-swiglu'?"),
+        ("/compare", f"?a={A}&b=../../etc", "no run '../../etc'"),
+        ("/compare/site", BOTH + "&site=layers.9", "has no site 'layers.9'"),
+        ("/run", "?run=x", "no run 'x'"),
+        ("/run", f"?run={A}&measure=rmss", "Did you mean 'rms'?"),
+        ("/run", f"?run={A}&site=y", "no site 'y'"),
+    ],
+)
+def test_what_is_not_there_gets_a_page_that_says_so(path: str, search: str, said: str) -> None:
+    page = render(LIBRARY, path, search)
+    assert said in text(page.content)
+    assert links(page.content)["To the runs"] == "/"
+
+
+def test_a_damaged_part_gets_a_page_that_names_it(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / A, tmp_path / "a")
+    part = next((tmp_path / "a" / "moments").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    for path, search in (("/run", "?run=a"), ("/compare", "?a=a&b=a")):
+        assert part.name in text(render(Library(tmp_path), path, search).content)
+
+
+def test_runs_with_nothing_in_common_get_a_page_that_says_so(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", {Site(0, "x", "gate"): draws(0)})
+    make_run(tmp_path / "b", {Site(0, "x", "resid"): draws(0)})
+    page = render(Library(tmp_path), "/compare", "?a=a&b=b")
+    assert "no site in common" in text(page.content)
+
+
+def test_every_chart_keeps_what_it_shows_on_this_machine() -> None:
+    pages = [
+        render(LIBRARY, path, search).content
+        for path, search in (
+            ("/compare", BOTH),
+            ("/compare/site", BOTH + "&site=layers.0.ffn/gate"),
+            ("/run", f"?run={A}&site=layers.0.ffn/gate"),
+        )
+    ]
+    graphs = of(pages, "Graph")
+    assert len(graphs) == 5
+    for graph in graphs:
+        assert graph.config["showSendToCloud"] is False
+        assert graph.config["plotlyServerURL"] == ""
+        assert graph.config["displaylogo"] is False
+
+
+def test_queries_are_read_and_written_as_urls_are() -> None:
+    assert query_of("?a=x%2Fy&b=&a=z") == {"a": "x/y"}
+    assert href("/run", run="a&b=c#d", site="") == "/run?run=a%26b%3Dc%23d"
+    assert query_of(href("/run", run="a&b=c#d").removeprefix("/run")) == {"run": "a&b=c#d"}

@@ -1,0 +1,154 @@
+"""Starting, refusing to start, answering this machine only, ending."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.dashboard.serving import dashboard
+
+SAMPLES = Path(__file__).parents[2] / "sample_runs"
+
+START = """
+import sys, time
+from pathlib import Path
+from dashboard.app import make_app
+client = make_app(Path(sys.argv[1])).server.test_client()
+assert client.get("/").status_code == 200
+print(time.process_time(), "torch" in sys.modules, "transformers" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with dashboard(SAMPLES) as (found, _):
+        yield found
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ffn_probe", "dashboard", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_it_starts_in_two_seconds_of_work_and_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START, str(SAMPLES)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    seconds, *heavy = done.stdout.split()
+    assert heavy == ["False", "False"]
+    assert float(seconds) < 2.0
+
+
+def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = start(str(SAMPLES), "--port", str(port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot listen at 127.0.0.1, port {port}: Address")
+    assert "--port 0" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com"])
+def test_an_address_that_others_can_reach_is_refused(host: str) -> None:
+    done = start(str(SAMPLES), "--host", host)
+    assert done.returncode == 2
+    assert f"{host} can be reached from other machines" in done.stderr
+    assert "--allow-remote" in done.stderr
+
+
+def test_such_an_address_is_served_when_that_is_asked_for() -> None:
+    with dashboard(SAMPLES, "--host", "0.0.0.0", "--allow-remote") as (found, _):
+        request = Request(found.replace("0.0.0.0", "127.0.0.1"), headers={"Host": "box:80"})
+        assert urlopen(request, timeout=20).status == 200
+
+
+def test_a_folder_that_is_none_is_an_error() -> None:
+    done = start("nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no folder nowhere")
+
+
+def test_ctrl_c_ends_it_without_a_traceback() -> None:
+    with dashboard(SAMPLES) as (_, process):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert process.stdout
+        assert process.stdout.read() == ""
+
+
+def test_another_name_for_this_machine_is_refused(address: str) -> None:
+    for name in ("evil.example", "evil.example:80", "127.0.0.1.evil.example"):
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(Request(address, headers={"Host": name}), timeout=20)
+    for name in ("localhost", "localhost:80", "127.0.0.1", "[::1]:80"):
+        assert urlopen(Request(address, headers={"Host": name}), timeout=20).status == 200
+
+
+def test_a_page_may_load_nothing_from_elsewhere(address: str) -> None:
+    policy = urlopen(address, timeout=20).headers["Content-Security-Policy"]
+    parts = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert parts["default-src"] == "'self'"
+    assert "unsafe" not in parts["script-src"]
+    assert parts["script-src"].count("sha256-") >= 2
+    assert parts["frame-ancestors"] == "'none'"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mime", "begins"),
+    [("html", "text/html", "<!doctype"), ("md", "text/markdown", "## FFN"),
+     ("json", "application/json", "{")],
+)  # fmt: skip
+def test_the_report_can_be_fetched_as_a_file(
+    address: str, kind: str, mime: str, begins: str
+) -> None:
+    url = f"{address}/report/drift.{kind}?a=ln-gelu&b=rms-swiglu"
+    with urlopen(url, timeout=60) as answer:
+        text = answer.read().decode()
+        assert answer.headers["Content-Type"].startswith(mime)
+    assert text.startswith(begins)
+    assert "17 of 20 sites failed" in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/report/drift.pdf?a=ln-gelu&b=ln-gelu", "/report/drift.md?a=../x&b=y",
+             "/assets/../../pyproject.toml"],
+)  # fmt: skip
+def test_what_is_not_there_is_not_served(address: str, path: str) -> None:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    assert answer.status == 404
+    assert b"hatchling" not in answer.read()
+    connection.close()
+
+
+def test_the_callbacks_answer_a_url_with_its_page(address: str) -> None:
+    body = {
+        "output": "..page.children...title.data..",
+        "outputs": [
+            {"id": "page", "property": "children"},
+            {"id": "title", "property": "data"},
+        ],
+        "inputs": [
+            {"id": "url", "property": "pathname", "value": "/compare"},
+            {"id": "url", "property": "search", "value": "?a=ln-gelu&b=ln-gelu"},
+        ],
+        "changedPropIds": ["url.pathname"],
+    }
+    request = Request(
+        address + "/_dash-update-component", json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )  # fmt: skip
+    answer = json.load(urlopen(request, timeout=60))["response"]
+    assert answer["title"]["data"] == "ln-gelu against ln-gelu - ffn-probe"
