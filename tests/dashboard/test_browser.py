@@ -163,7 +163,7 @@ def test_names_from_runs_are_text(page: Page, address: str) -> None:
 def test_no_chart_offers_to_upload_itself(page: Page, address: str) -> None:
     for url in (f"/compare?{BOTH}", f"/compare/site?{BOTH}&site=layers.0.ffn%2Fgate"):
         page.goto(address + url)
-        page.locator(".js-plotly-plot .plot").first.hover()
+        page.locator(".js-plotly-plot .nsewdrag").first.hover()
         html = page.locator("main").inner_html().lower()
         assert "share chart" not in html
         assert "cloud" not in html
