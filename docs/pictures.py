@@ -1,0 +1,56 @@
+"""Make the README's pictures from the sample runs: `python docs/pictures.py`.
+
+Serves the dashboard, writes a report, and takes a picture of each in the system's Chromium.
+"""
+
+import logging
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from werkzeug.serving import make_server
+
+from dashboard.app import make_app
+from ffn_probe.compare import compare
+from ffn_probe.report import report
+
+HERE = Path(__file__).parent
+SAMPLES = HERE.parent / "sample_runs"
+A, B = "ln-gelu", "rms-swiglu"
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def main() -> None:
+    """Write docs/dashboard.png and docs/report.png."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = make_server("127.0.0.1", 0, make_app(SAMPLES).server, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+        page = browser.new_page(viewport={"width": 1200, "height": 1130})
+        page.goto(f"http://127.0.0.1:{server.port}/compare?a={A}&b={B}")
+        page.wait_for_selector(".heatmaplayer image")
+        _take(page, "dashboard.png")
+        path = report(compare(SAMPLES / A, SAMPLES / B), to=Path(folder) / "drift.html")
+        page.set_viewport_size({"width": 1120, "height": 900})
+        page.goto(path.as_uri())
+        box = page.locator("figure svg").first.bounding_box()
+        _take(page, "report.png", height=box["y"] + box["height"] + 12 if box else 900)
+        browser.close()
+    server.shutdown()
+
+
+def _take(page: Page, name: str, height: float | None = None) -> None:
+    """Take a picture of the window, or of the page down to a height."""
+    page.wait_for_timeout(500)  # until the last chart is drawn
+    width = page.evaluate("document.documentElement.clientWidth")
+    clip = {"x": 0, "y": 0, "width": width, "height": height} if height else None
+    page.screenshot(path=HERE / name, full_page=height is not None, clip=clip)  # type: ignore[arg-type]
+    print(f"{HERE / name}: {(HERE / name).stat().st_size:,} bytes")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
