@@ -55,9 +55,12 @@ figcaption { font-size: 13.5px; margin-bottom: 4px }
 details { margin: 8px 0 }
 summary { cursor: pointer }
 @media (max-width: 600px) { body { padding: 16px 14px 48px } }
-@media print { body { max-width: none; padding: 0; font-size: 12px }
+@media print { body { max-width: none; padding: 0; font-size: 11px }
   h2 { break-after: avoid } tr, .note, .banner { break-inside: avoid }
-  .wide { overflow: visible } .wide svg { width: 100% }
+  table, figcaption, .counts div { font-size: 9.5px } .counts b { font-size: 13px }
+  .counts { grid-template-columns: repeat(7, 1fr) } .pictures { grid-template-columns: 1fr 1fr }
+  th, td { padding-right: 7px; min-width: 0 } .dense th { white-space: normal }
+  .wide { overflow: visible } .wide svg { width: 100% } figure details { display: none }
   details::details-content { content-visibility: visible; display: block; height: auto } }
 """
 
