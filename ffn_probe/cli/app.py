@@ -1,52 +1,76 @@
 """The commands and their options. Nothing heavy is imported before a command runs."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ffn_probe.errors import FfnProbeError
+from ffn_probe.anatomy import ROLES
+from ffn_probe.cli.guard import INTERRUPTED, Commands
+from ffn_probe.errors import UnknownName
 
 app = typer.Typer(
     name="ffn-probe",
+    cls=Commands,
     help="Telemetry and drift diagnostics for the feed-forward blocks of PyTorch transformers.",
+    epilog="Exit codes: 0 done and no drift, 1 drift, 2 error, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_MODEL, _BATCHES, _WATCHED = "The model", "The batches", "What is recorded"
+
 Model = Annotated[
     str,
     typer.Argument(
-        help="package.module:factory, a folder with a Hugging Face model, or a model id"
+        metavar="MODEL",
+        help="package.module:factory (returns the model, or (model, batches)), a folder with a "
+        "Hugging Face model, or a model id",
     ),
 ]
-Reference = Annotated[Path, typer.Argument(help="the run of the reference")]
-Candidate = Annotated[Path, typer.Argument(help="the run of the candidate")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="the folder of the run")]
+Reference = Annotated[Path, typer.Argument(metavar="A", help="the run of the reference")]
+Candidate = Annotated[Path, typer.Argument(metavar="B", help="the run of the candidate")]
 Data = Annotated[
     str | None,
-    typer.Option(help="batches: package.module:function, or an iterable of that name"),
-]
-Text = Annotated[
-    Path | None, typer.Option(help="batches: a text file, tokenized by the model's tokenizer")
+    typer.Option(
+        metavar="DATA",
+        rich_help_panel=_BATCHES,
+        help="a text file (read by the model's tokenizer), or package.module:function that "
+        "returns batches",
+    ),
 ]
 Random = Annotated[
-    bool, typer.Option("--random", help="random weights from the configuration alone")
+    bool,
+    typer.Option(
+        "--random", rich_help_panel=_MODEL, help="random weights; needs config.json alone"
+    ),
 ]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16")]
-Device = Annotated[str, typer.Option(help="where the model runs: cpu, cuda, ...")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="DTYPE", rich_help_panel=_MODEL, help="float32, bfloat16 or float16"),
+]
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, ...")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, metavar="PORT", help="port of the dashboard")
+]
 
 
-def version(value: bool) -> None:  # noqa: FBT001 - typer's callback
-    """Print the version and leave."""
+def version(value: bool) -> bool:  # noqa: FBT001 - typer's callback
+    """Print the version and leave when asked for it."""
     if value:
         from ffn_probe import __version__
 
         typer.echo(f"ffn-probe {__version__}")
         raise typer.Exit
+    return value
 
 
 @app.callback()
@@ -77,57 +101,118 @@ def scan(
 @app.command()
 def record(  # noqa: PLR0913, PLR0917 - the options of a recording
     model: Model,
-    to: Annotated[Path, typer.Option(help="the folder of the run; must not exist")],
+    to: Annotated[
+        Path, typer.Option(metavar="RUN", help="the folder of the run; must not exist")
+    ],
     data: Data = None,
-    text: Text = None,
     batches: Annotated[
-        int | None, typer.Option(min=1, help="stop after so many batches")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", rich_help_panel=_BATCHES, help="stop after so many batches"
+        ),
     ] = None,
-    sequences: Annotated[int, typer.Option(min=1, help="sequences a batch of --text")] = 4,
-    length: Annotated[int, typer.Option(min=2, help="tokens a sequence of --text")] = 256,
+    sequences: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", rich_help_panel=_BATCHES, help="of a text: sequences a batch"
+        ),
+    ] = 4,
+    length: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="N", rich_help_panel=_BATCHES, help="of a text: tokens a sequence"
+        ),
+    ] = 256,
     blocks: Annotated[
-        list[str] | None, typer.Option(help="blocks: a glob of names or a layer ordinal")
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            rich_help_panel=_WATCHED,
+            help="names, globs or layers (-1: the last), with commas or given again",
+        ),
     ] = None,
     roles: Annotated[
-        list[str] | None, typer.Option(help="roles: gate, value, hidden, ...")
+        list[str] | None,
+        typer.Option(metavar="ROLES", rich_help_panel=_WATCHED, help=", ".join(ROLES)),
     ] = None,
-    experts: Annotated[list[int] | None, typer.Option(help="experts of a mixture")] = None,
-    every: Annotated[int, typer.Option(help="watch every n-th batch")] = 1,
-    rows: Annotated[str, typer.Option(help="sampled rows a call, or all")] = "512",
-    window: Annotated[int, typer.Option(help="batches a window")] = 16,
-    bits: Annotated[int, typer.Option(help="mantissa bits of the histograms, 1..7")] = 7,
-    seed: Annotated[int, typer.Option(help="seed of the row sampling")] = 0,
-    tag: Annotated[list[str] | None, typer.Option(help="key=value, stored in the run")] = None,
+    experts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBERS", rich_help_panel=_WATCHED, help="experts of a mixture: 0,1,7"
+        ),
+    ] = None,
+    every: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", rich_help_panel=_WATCHED, help="every n-th batch"),
+    ] = 1,
+    rows: Annotated[
+        str,
+        typer.Option(metavar="N", rich_help_panel=_WATCHED, help="sampled rows a call, or all"),
+    ] = "512",
+    window: Annotated[
+        int, typer.Option(min=1, metavar="N", rich_help_panel=_WATCHED, help="batches a window")
+    ] = 64,
+    bits: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=7,
+            metavar="1..7",
+            rich_help_panel=_WATCHED,
+            help="mantissa bits of the histograms",
+        ),
+    ] = 7,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", rich_help_panel=_WATCHED, help="seed of the row sampling"),
+    ] = 0,
+    allow_flagged: Annotated[
+        bool,
+        typer.Option(
+            "--allow-flagged",
+            rich_help_panel=_WATCHED,
+            help="also blocks that scan flags as not reproduced",
+        ),
+    ] = False,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", rich_help_panel=_WATCHED, help="stored in the run; repeatable"
+        ),
+    ] = None,
     random: Random = False,
     dtype: Dtype = None,
     device: Device = "cpu",
-    allow_flagged: Annotated[
-        bool, typer.Option("--allow-flagged", help="also watch blocks that were flagged")
-    ] = False,
 ) -> None:
-    """Run a model over batches and record what flows through its FFNs."""
+    """Run a model over batches and record what flows through its FFNs.
+
+    ffn-probe record my.model:factory --to runs/base
+
+    ffn-probe record ./llama --data book.txt --batches 32 --to runs/base
+    """
+    options = {
+        "blocks": _listed(blocks), "roles": _roles(roles), "experts": _numbers(experts),
+        "every": every, "rows": _rows(rows), "window": window, "bits": bits, "seed": seed,
+        "allow_flagged": allow_flagged, "tags": _tags(tag),
+        "command": shlex.join(["ffn-probe", *sys.argv[1:]]),
+    }  # fmt: skip
     from ffn_probe.cli.recording import print_recording
 
     print_recording(
         model,
-        to=to, data=data, text=text, batches=batches, sequences=sequences, length=length,
-        random=random, dtype=dtype, device=device,
-        options={
-            "blocks": blocks or None, "roles": roles or None, "experts": experts or None,
-            "every": every, "rows": int(rows) if rows.isdigit() else rows, "window": window,
-            "bits": bits, "seed": seed, "allow_flagged": allow_flagged, "tags": _tags(tag),
-            "command": " ".join(["ffn-probe", *sys.argv[1:]]),
-        },
+        to=to, data=data, batches=batches, sequences=sequences, length=length,
+        random=random, dtype=dtype, device=device, options=options,
     )  # fmt: skip
 
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="the run")],
+    run: RunFolder,
     measure: Annotated[
-        str | None, typer.Option(help="print this measure of every layer and role")
+        str | None,
+        typer.Option(metavar="NAME", help="print this measure of every layer and role"),
     ] = None,
-    worst: Annotated[int, typer.Option(min=1, help="sites a measure")] = 3,
+    worst: Annotated[int, typer.Option(min=1, metavar="N", help="sites a measure")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Print what a run holds: its manifest, its blocks and its worst sites."""
@@ -141,16 +226,22 @@ def compare(
     a: Reference,
     b: Candidate,
     out: Annotated[
-        Path | None, typer.Option(help="also write drift.html, .md, .json or a folder")
+        Path | None,
+        typer.Option(metavar="PATH", help="also write drift.html, .md, .json or a folder"),
     ] = None,
-    repeat: Annotated[Path | None, typer.Option(help="a repeat of the reference")] = None,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="a repeat of the reference: the noise between runs"),
+    ] = None,
     mapping: Annotated[
-        Path | None, typer.Option(help="JSON file {block of a: block of b}")
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON: {block of A: block of B}, over the alignment"),
     ] = None,
     threshold: Annotated[
-        list[str] | None, typer.Option(help="statistic=value instead of the default")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="of a statistic, over its default; repeatable"),
     ] = None,
-    worst: Annotated[int, typer.Option(min=1, help="sites to print")] = 10,
+    worst: Annotated[int, typer.Option(min=1, metavar="N", help="sites to print")] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs; exits with 1 when something drifted."""
@@ -168,9 +259,9 @@ def compare(
 def report(
     a: Reference,
     b: Candidate,
-    to: Annotated[Path, typer.Option(help="drift.html, .md, .json or a folder")] = Path(
-        "drift.html"
-    ),
+    to: Annotated[
+        Path, typer.Option(metavar="PATH", help="a file .html, .md, .json, or a folder")
+    ] = Path("drift.html"),
 ) -> None:
     """Write the drift report of two runs and print its path."""
     from ffn_probe.cli.comparing import write_report
@@ -180,11 +271,11 @@ def report(
 
 @app.command()
 def dashboard(
-    runs: Annotated[Path, typer.Argument(help="a folder with runs")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="port")] = 8050,
-    host: Annotated[str, typer.Option(help="address; the default is this machine only")] = (
-        "127.0.0.1"
-    ),
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="a folder with runs")],
+    port: Port = 8050,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="the default is this machine only")
+    ] = "127.0.0.1",
     remote: Annotated[
         bool, typer.Option("--allow-remote", help="let --host be one that others can reach")
     ] = False,
@@ -197,9 +288,9 @@ def dashboard(
 
 @app.command()
 def demo(
-    to: Annotated[Path, typer.Option(help="the folder to write to")] = Path("demo"),
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="where to write")] = Path("demo"),
     serve: Annotated[bool, typer.Option(help="serve the dashboard at the end")] = True,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="port of the dashboard")] = 8050,
+    port: Port = 8050,
 ) -> None:
     """Record real models, compare, write a report and serve the dashboard (needs a clone)."""
     from ffn_probe.cli.demo import run_demo
@@ -211,14 +302,36 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
-    except FfnProbeError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except KeyboardInterrupt:  # while typer itself was at work
+        sys.exit(INTERRUPTED)
+
+
+def _listed(given: list[str] | None) -> list[str] | None:
+    """Return the names of an option that can be repeated and takes commas."""
+    names = [name.strip() for text in given or () for name in text.split(",")]
+    return [name for name in names if name] or None
+
+
+def _roles(given: list[str] | None) -> list[str] | None:
+    for role in _listed(given) or ():
+        if role not in ROLES:
+            raise UnknownName.of("role", role, ROLES)
+    return _listed(given)
+
+
+def _numbers(given: list[str] | None) -> list[int] | None:
+    try:
+        return [int(text) for text in _listed(given) or ()] or None
+    except ValueError:
+        raise typer.BadParameter(f"--experts {','.join(given or ())}: not numbers") from None
+
+
+def _rows(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--rows {text!r}: expected a count of at least 1, or all")
+    return int(text)
 
 
 def _tags(given: list[str] | None) -> dict[str, str]:

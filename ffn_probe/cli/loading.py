@@ -1,8 +1,6 @@
 """Models and batches from what was typed: an import path, a folder, a model id, a file."""
 
-import importlib
-import json
-import sys
+import builtins
 from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from pathlib import Path
@@ -11,68 +9,46 @@ from typing import Any
 import torch
 from torch import nn
 
-from ffn_probe.errors import ExampleError, FfnProbeError, ModelError
+from ffn_probe.cli.importing import called, is_import, named, said
+from ffn_probe.cli.pretrained import pretrained, tokenizer_of
+from ffn_probe.discover.trace import check_readable
+from ffn_probe.errors import ExampleError, FfnProbeError, ModelError, UnknownName
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LETTERS = 32  # more than the letters of a token, on average, in any text
 
 
 def load(
     name: str, *, random: bool, dtype: str | None, device: str
-) -> tuple[nn.Module, Iterable[Any] | None]:
+) -> tuple[nn.Module, object]:
     """Return the model, and the batches when its factory returned some.
 
     Raises:
-        ModelError: nothing of that name can be loaded.
+        ModelError: nothing of that name can be loaded, or it cannot be watched.
         FfnProbeError: the dtype or device does not exist.
     """
     if dtype is not None and dtype not in _DTYPES:
-        raise FfnProbeError(f"no dtype {dtype!r}; possible: {', '.join(_DTYPES)}")
+        raise UnknownName.of("dtype", dtype, _DTYPES)
     where = _device(device)
-    if _is_import(name):
+    if is_import(name):
+        if random:
+            raise FfnProbeError(
+                f"--random is for Hugging Face models; {name} decides its weights itself"
+            )
         model, batches = _made(name)
     else:
-        model, batches = _pretrained(name, random=random), None
-    model = model.eval().to(where)
-    return (model.to(_DTYPES[dtype]) if dtype else model), batches
-
-
-def example_for(model: nn.Module) -> dict[str, Any]:
-    """Return a small random input for a Hugging Face model.
-
-    Raises:
-        ExampleError: what the model takes is not known.
-    """
-    config = getattr(model, "config", None)
-    wanted = getattr(model, "main_input_name", None)
-    if config is None or wanted is None:
-        raise ExampleError(
-            f"no example is known for {type(model).__name__}: pass --data "
-            "package.module:function, which returns batches, or a factory of (model, batches)"
-        )
-    generator = torch.Generator().manual_seed(0)
-    text = getattr(config, "get_text_config", lambda: config)()
-    if wanted == "input_ids":
-        ids = torch.randint(
-            4, max(int(getattr(text, "vocab_size", 100)), 5), (2, 16), generator=generator
-        )
-        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if getattr(config, "is_encoder_decoder", False):
-            given["decoder_input_ids"] = ids[:, :8]
-        return given
-    if wanted == "pixel_values":
-        size = getattr(getattr(config, "vision_config", config), "image_size", 224)
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        channels = getattr(config, "num_channels", 3)
-        return {wanted: torch.randn(1, channels, height, width, generator=generator)}
-    raise ExampleError(
-        f"{type(model).__name__} takes {wanted!r}: pass --data package.module:function"
-    )
+        model, batches = pretrained(name, random=random), None
+    check_readable(model)
+    try:
+        model = model.eval().to(where)
+        return (model.to(_DTYPES[dtype]) if dtype else model), batches
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise ModelError(f"{name} cannot be moved to {device}: {said(error)}") from error
 
 
 def batches_from(
     data: str | None,
-    text: Path | None,
-    made: Iterable[Any] | None,
+    made: object,
     *,
     model: str,
     sequences: int,
@@ -81,122 +57,136 @@ def batches_from(
 ) -> tuple[Iterable[Any], int | None]:
     """Return the batches and how many there are, None when that is not known.
 
+    Args:
+        data: a text file, or package.module:name of a function that returns batches, or of
+            an iterable of them. None: what the model's factory returned.
+        made: what the model's factory returned beside the model.
+        model: the model's name, whose tokenizer reads a text file.
+        sequences: sequences a batch of a text file.
+        length: tokens a sequence of a text file.
+        limit: at most so many batches.
+
     Raises:
         ExampleError: there are none, or they cannot be made.
+        ModelError: the function of `data` failed.
     """
-    if data is not None:
-        found = _named(data)
-        made = found() if callable(found) else found
-    elif text is not None:
-        made = _tokenized(text, model, sequences, length)
-    if made is None:
+    given = made if data is None else _data(data, model, sequences, length, limit)
+    if given is None:
         raise ExampleError(
-            "no batches: pass --text FILE or --data package.module:function, or a factory that "
-            "returns (model, batches)"
+            f"no batches{f' from {data}' if data else ''}: pass --data with a text file or "
+            "package.module:function, or a factory that returns (model, batches)"
         )
-    if not isinstance(made, Iterable):
-        raise ExampleError(f"{data or model} gave {type(made).__name__}, expected batches")
-    count = len(made) if isinstance(made, Sized) else None
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes | dict | nn.Module):
+        raise ExampleError(
+            f"{data or model} gave {_kind(given)} for batches; expected a list, a generator or "
+            "a loader of inputs"
+        )
+    count = len(given) if isinstance(given, Sized) else None
+    stream = _told(given, data or model)
     if limit is not None:
-        return islice(made, limit), limit if count is None else min(limit, count)
-    return made, count
+        return islice(stream, limit), limit if count is None else min(limit, count)
+    return stream, count
+
+
+def _told(stream: Iterable[Any], name: str) -> Iterator[Any]:
+    """Yield the batches; whatever making one raises is an ExampleError that says which."""
+    ordinal = 0
+    try:
+        for batch in stream:
+            yield batch
+            ordinal += 1
+    except FfnProbeError:
+        raise
+    except Exception as error:
+        raise ExampleError(f"{name} failed at batch {ordinal}: {said(error)}") from error
 
 
 def _device(name: str) -> torch.device:
     try:
         where = torch.device(name)
         torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise FfnProbeError(f"device {name!r} cannot be used: {str(error)[:200]}") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["cpu", *(kind for kind in ("cuda", "mps", "xpu") if _there(kind))]
+        raise FfnProbeError(
+            f"device {name!r} cannot be used here; possible: {', '.join(here)}. "
+            f"(torch: {str(error).splitlines()[0][:200]})"
+        ) from error
     return where
 
 
-def _is_import(name: str) -> bool:
-    module, sign, attribute = name.partition(":")
-    return bool(sign) and attribute.isidentifier() and not Path(module).exists()
+def _there(kind: str) -> bool:
+    module = getattr(torch, kind, None)
+    return bool(module is not None and module.is_available())
 
 
-def _named(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise ModelError(f"cannot import {module!r}: {error}") from error
-    if not hasattr(found, attribute):
-        public = [n for n in dir(found) if not n.startswith("_")][:12]
-        raise ModelError(f"{module!r} has no {attribute!r}; it has {', '.join(public)}")
-    return getattr(found, attribute)
-
-
-def _made(name: str) -> tuple[nn.Module, Iterable[Any] | None]:
-    found = _named(name)
-    made = found if isinstance(found, nn.Module) or not callable(found) else found()
+def _made(name: str) -> tuple[nn.Module, object]:
+    found = named(name)
+    made = found
+    if callable(found) and not isinstance(found, nn.Module):
+        made = called(name, found)
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return made[0], made[1]
     if not isinstance(made, nn.Module):
         raise ModelError(
-            f"{name} gave {type(made).__name__}; expected a torch.nn.Module or "
-            "(module, batches)"
+            f"{name} gave {_kind(made)}; expected a torch.nn.Module or (module, batches)"
         )
     return made, None
 
 
-def _pretrained(name: str, *, random: bool) -> nn.Module:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ModelError(
-            f"{name!r} is no package.module:factory, and loading it as a Hugging Face model "
-            "needs transformers: pip install 'ffn-probe[transformers]'"
-        ) from error
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-        kind = getattr(transformers, (config.architectures or ["AutoModel"])[0], None)
-        if random:
-            torch.manual_seed(0)
-            auto = transformers.AutoModel
-            model = kind(config) if kind else auto.from_config(config)  # type: ignore[no-untyped-call]
-        else:
-            model = (kind or transformers.AutoModel).from_pretrained(name)
-    except (OSError, ValueError, ImportError, json.JSONDecodeError) as error:
-        first = str(error).strip().splitlines()[0][:300]
-        raise ModelError(
-            f"cannot load {name!r}: {first}. Possible: package.module:factory, a folder with "
-            "config.json and weights, or a model id; --random builds it without weights."
-        ) from error
-    return model  # type: ignore[no-any-return]
+def _kind(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple ({', '.join(type(item).__name__ for item in value[:6])})"
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"a value of type {name}" if hasattr(builtins, name) else f"a {name}"
 
 
-def _tokenized(text: Path, model: str, sequences: int, length: int) -> list[dict[str, Any]]:
-    try:
-        written = text.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ExampleError(f"cannot read {text}: {error.strerror}") from error
-    if _is_import(model):
-        raise ExampleError("--text needs a model with a tokenizer; pass --data instead")
-    from transformers import AutoTokenizer
+def _data(data: str, model: str, sequences: int, length: int, limit: int | None) -> object:
+    path = Path(data)
+    if path.is_dir():
+        raise ExampleError(f"{data} is a folder; expected a text file")
+    if path.exists():
+        return list(_tokenized(path, model, sequences, length, limit))
+    if not is_import(data):
+        raise ExampleError(f"no file {data!r}, and it is no package.module:function")
+    found = named(data)
+    if callable(found) and not isinstance(found, nn.Module):
+        return called(data, found)
+    return found
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
+
+def _tokenized(
+    path: Path, model: str, sequences: int, length: int, limit: int | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the batches of a text: whole sequences, and a last batch that may be smaller."""
+    if is_import(model):
         raise ExampleError(
-            f"{model} has no tokenizer: pass --data instead of --text"
-        ) from error
-    ids = tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"]
-    rows = [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
+            f"{path} is text, and {model} names no tokenizer: give the batches as --data "
+            "package.module:function"
+        )
+    letters = None if limit is None else limit * sequences * length * _LETTERS
+    ids = tokenizer_of(model)(_text(path, letters), add_special_tokens=False, verbose=False)
+    tokens = ids["input_ids"]
+    rows = [tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)]
     if not rows:
         raise ExampleError(
-            f"{text} has {len(ids)} tokens, fewer than one sequence of {length}: a longer text "
-            "or a smaller --length"
+            f"{path} has {len(tokens)} tokens, fewer than one sequence of {length}: a longer "
+            "text or a smaller --length"
         )
-    return list(_grouped(rows, sequences))
+    for start in range(0, len(rows), sequences):
+        batch = torch.tensor(rows[start : start + sequences])
+        yield {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
 
 
-def _grouped(rows: list[list[int]], size: int) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(rows), size):
-        ids = torch.tensor(rows[start : start + size])
-        yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+def _text(path: Path, letters: int | None) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(letters)
+    except OSError as error:
+        raise ExampleError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ExampleError(f"{path} is not text in UTF-8: {error.reason}") from error
+    if "\0" in text:
+        raise ExampleError(f"{path} is not text: it holds zero bytes")
+    return text

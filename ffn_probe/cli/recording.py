@@ -1,21 +1,14 @@
 """`ffn-probe record`: run a model over batches, with a progress bar."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from ffn_probe.cli.loading import batches_from, load
+from ffn_probe.cli.progress import progress
+from ffn_probe.cli.stopping import stopping
 from ffn_probe.cli.tables import console
+from ffn_probe.errors import FfnProbeError, RunError
 from ffn_probe.probes import record
 from ffn_probe.runs import Run, RunWriter
 
@@ -25,7 +18,6 @@ def print_recording(  # noqa: PLR0913 - the options of a recording
     *,
     to: Path,
     data: str | None,
-    text: Path | None,
     batches: int | None,
     sequences: int,
     length: int,
@@ -38,14 +30,9 @@ def print_recording(  # noqa: PLR0913 - the options of a recording
     RunWriter.check_free(to)
     model, made = load(name, random=random, dtype=dtype, device=device)
     stream, count = batches_from(
-        data, text, made, model=name, sequences=sequences, length=length, limit=batches
+        data, made, model=name, sequences=sequences, length=length, limit=batches
     )
-    try:
-        run = record_with_bar(model, stream, count, to, **options)
-    except KeyboardInterrupt:
-        if to.exists():
-            console(stderr=True).print(kept(Run.open(to)), highlight=False, markup=False)
-        raise
+    run = record_with_bar(model, stream, count, to, **options)
     out = console()
     out.print(f"recorded {to}: {holds(run)}", highlight=False, markup=False)
     for problem in run.problems:
@@ -55,23 +42,40 @@ def print_recording(  # noqa: PLR0913 - the options of a recording
 def record_with_bar(
     model: Any, stream: Iterable[Any], count: int | None, to: Path, **options: Any
 ) -> Run:
-    """Record with a progress bar on stderr: batches, rate and time left."""
-    bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console(stderr=True), transient=True,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task(f"recording {to.name}", total=count, rate="")
-        return record(model, _counted(stream, bar, task), to=to, **options)
+    """Record with a progress bar on stderr: batches, rate and time left.
+
+    Raises:
+        FfnProbeError, KeyboardInterrupt: as `record`; a note says what was kept on disk.
+    """
+    RunWriter.check_free(to)
+    screen = console(stderr=True)
+    try:
+        with (
+            progress(f"recording {to.name}", count) as advance,
+            stopping(screen.print) as check,
+        ):
+            return record(model, _counted(stream, advance, check), to=to, **options)
+    except KeyboardInterrupt as stop:
+        stop.add_note(kept(to) or f"nothing was kept in {to}")
+        raise
+    except FfnProbeError as error:
+        if left := kept(to):
+            error.add_note(left)
+        raise
 
 
-def _counted(stream: Iterable[Any], bar: Progress, task: Any) -> Iterator[Any]:
+def _counted(
+    stream: Iterable[Any], advance: Callable[[], None], check: Callable[[], None]
+) -> Iterator[Any]:
+    first = True
     for batch in stream:
+        if not first:
+            advance()
+            check()
+        first = False
         yield batch
-        bar.advance(task)
-        speed = bar.tasks[0].speed
-        bar.update(task, rate=f"{speed:.1f} batches/s" if speed else "")
+    if not first:
+        advance()
 
 
 def holds(run: Run) -> str:
@@ -83,7 +87,11 @@ def holds(run: Run) -> str:
     )
 
 
-def kept(run: Run) -> str:
-    """Return what an interrupted recording left."""
-    state = "closed" if run.closed else "not closed"
-    return f"interrupted; kept in {run.path} ({state}): {holds(run)}"
+def kept(to: Path) -> str:
+    """Return what a recording that ended early left on disk, "" for nothing."""
+    try:
+        run = Run.open(to)
+        state = "a closed run" if run.closed else "not closed: the open window is lost"
+        return f"kept in {to} ({state}): {holds(run)}"
+    except RunError:
+        return ""

@@ -1,12 +1,12 @@
 """`ffn-probe scan`: the blocks of a model, and what was skipped."""
 
 import json
-from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
 from ffn_probe.anatomy import Block
-from ffn_probe.cli.loading import batches_from, example_for, load
+from ffn_probe.cli.examples import example_for
+from ffn_probe.cli.loading import batches_from, load
 from ffn_probe.cli.tables import console, table
 from ffn_probe.discover import Scan, scan
 from ffn_probe.errors import ModelError
@@ -30,13 +30,13 @@ def print_scan(
         raise ModelError(f"no FFN in {type(model).__name__} ({name})")
 
 
-def first_batch(model: Any, name: str, data: str | None, made: Iterable[Any] | None) -> Any:
+def first_batch(model: Any, name: str, data: str | None, made: object) -> Any:
     """Return an example: the first of the batches, or a random input."""
     example: Any
     if data is None and made is None:
         example = example_for(model)
     else:
-        batches, _ = batches_from(data, None, made, model=name, sequences=1, length=2, limit=1)
+        batches, _ = batches_from(data, made, model=name, sequences=1, length=16, limit=1)
         example = next(iter(batches), None)
         if example is None:
             raise ModelError("there are no batches to take an example from")

@@ -10,12 +10,21 @@ from rich.table import Table
 _WIDE = 200
 
 
+class _Quiet(Console):
+    """A console whose reader may go away (`| head`): the command still ends as it should."""
+
+    def on_broken_pipe(self) -> None:
+        """Write the rest to nowhere; rich itself would exit with 1, which means drift."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console; outside a terminal it is wide, so that nothing is cut."""
-    probe = Console(stderr=stderr)
+    probe = _Quiet(stderr=stderr)
     if probe.is_terminal or "COLUMNS" in os.environ:
         return probe
-    return Console(stderr=stderr, width=_WIDE)
+    return _Quiet(stderr=stderr, width=_WIDE)
 
 
 def table(

@@ -189,6 +189,9 @@ def _make(folder: Path, made: Iterable[Path]) -> None:
     """Make the folder of a run, which must not exist; `made` are its parents to be made."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        _remove_empty(made)
+        raise RunError(f"cannot write a run at {folder}: a parent of it is a file") from error
     except (OSError, ValueError) as error:
         _remove_empty(made)
         raise RunError(f"cannot write a run at {folder}: {_reason(error)}") from error
