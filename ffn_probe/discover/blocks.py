@@ -161,7 +161,8 @@ def _branch_tap(
 ) -> Tap:
     base, part = matrix
     whole = tap(role, base, graph, axis=axis, calls=calls)
-    if reading.halves is not None or (base is not node and part != "other"):
+    sliced = base is not node and base.shape[axis] > node.shape[axis] and part != "other"
+    if reading.halves is not None or sliced:
         return replace(whole, part=part)
     return whole if base is node else tap(role, node, graph, axis=axis, calls=calls)
 

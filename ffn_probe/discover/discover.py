@@ -72,7 +72,7 @@ def scan(model: nn.Module, example: Any) -> Scan:
     blocks: list[Block] = []
     sources: list[Node] = []
     for reading in readings:
-        normed = find_norm(reading.source, linearity, model)
+        normed = find_norm(reading.source, graph, linearity, model)
         first = linearity.of[reading.gate].matrices[0]
         if normed.norm.kind != "none" and not along_channels(reading.source, first):
             near.append(Near(reading.down.node, _MIXES_POSITIONS))

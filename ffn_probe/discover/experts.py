@@ -5,18 +5,7 @@ from ffn_probe.discover.operations import plain
 from ffn_probe.discover.trace import Node
 
 
-def expert_matrix(weight: Node) -> Node:
-    """Return one expert's whole matrix that `weight` is, or is a slice of, within a stack."""
-    node = weight
-    while len(node.shape) == 2:
-        parent = next((p for p in node.parents if not p.data and p.weights), None)
-        if parent is None or len(parent.shape) != 2:
-            return node
-        node = parent
-    return weight
-
-
-def _stack_of(weight: Node) -> Node | None:
+def stack_of(weight: Node) -> Node | None:
     """Return the 3-D stack of expert matrices that `weight` is or is taken from."""
     node = weight
     for _ in range(16):
@@ -35,7 +24,7 @@ def experts_of(first: Matrix, down: Matrix) -> tuple[int, str]:
     Both matrices of a mixture are stacks; the down projection's counts the experts (the
     first may have another axis for gate and value, or rows of experts that do nothing).
     """
-    stacks = [_stack_of(matrix.weight) for matrix in (first, down)]
+    stacks = [stack_of(matrix.weight) for matrix in (first, down)]
     if plain(first.node.op).startswith("conv") or stacks[0] is None or stacks[1] is None:
         return 0, ""
     count = stacks[1].shape[0]

@@ -75,7 +75,7 @@ class Linearity:
         if len(parents) == 1:
             moved = name in VIEWS or name in CASTS or name in IDENTITIES or _static_index(node)
             scaled = name in (_SCALINGS | _SUMS) and node.args[0] is not node.args[-1]
-            return first if moved or scaled else None
+            return first if moved or scaled or name == "batch_norm" else None
         joined = name in {"cat", "concat", "concatenate"}
         if not (joined or name in _SUMS) or any(
             self.of[p].source is not first.source for p in parents
@@ -150,10 +150,14 @@ def _scaled_by_rows(node: Node) -> Node | None:
 
 def _is_own_statistic(narrow: Node, wide: Node) -> bool:
     """Whether the factor of a row is computed from the row itself (an RMSNorm's 1 / rms)."""
+    bases = {wide}
+    while plain(wide.op) in _SCALINGS | CASTS and sum(p.data for p in wide.parents) == 1:
+        wide = next(p for p in wide.parents if p.data)
+        bases.add(wide)
     stack, seen = [narrow], set[Node]()
     while stack and len(seen) < 24:
         node = stack.pop()
-        if node is wide:
+        if node in bases:
             return True
         if node.data and node not in seen and as_matrix(node) is None:
             seen.add(node)

@@ -15,7 +15,8 @@ from ffn_probe.discover.linear import Linearity, Matrix
 from ffn_probe.discover.operations import CASTS, POINTWISE, ROWWISE, VIEWS, plain
 from ffn_probe.discover.rebuild import NotRebuildable, rebuild
 from ffn_probe.discover.region import passable
-from ffn_probe.discover.trace import Node
+from ffn_probe.discover.trace import Graph, Node
+from ffn_probe.discover.unknown import is_made_of, unknown_norm
 from ffn_probe.zoo.fingerprint import identify_norm
 
 _MAX_NODES = 40
@@ -39,16 +40,55 @@ class Normed:
     normed: Node
 
 
-def find_norm(source: Node, linearity: Linearity, model: nn.Module) -> Normed:
-    """Return the norm that made `source`; kind "none" when none did.
+def find_norm(source: Node, graph: Graph, linearity: Linearity, model: nn.Module) -> Normed:
+    """Return the norm that made `source`; kind "none" when none did, "other" if unknown.
 
-    Between the norm and the FFN there may be a mix with the token before (RWKV).
+    Between the norm and the FFN there may be a mix with the token before (RWKV), a scale
+    and a shift by a condition (DiT), or a dispatch to experts by a product.
     """
-    for end in [source, *_mixed_from(source)]:
+    for end in [source, *_mixed_from(source), *_modulated(source), *_dispatched(source)]:
         found = _nearest(end, source, linearity, model)
         if found is not None:
             return found
+    unknown = unknown_norm(source, graph, linearity)
+    if unknown is not None:
+        entry, inside, owner = unknown
+        plain_form = not any(n in linearity.matrices for n in inside)
+        width = source.shape[-1] if plain_form else 0
+        return Normed(_unknown(inside, owner, width, model), entry, source)
     return Normed(Norm("none"), None, source)
+
+
+def _unknown(inside: list[Node], owner: str, width: int, model: nn.Module) -> Norm:
+    weight, bias = _parameters(inside, width)
+    gain = None if weight is None else "w"
+    return Norm(
+        "other", owner, gain, bias=bias is not None, eps=_eps_hint(inside, owner, model)
+    )
+
+
+def _modulated(source: Node) -> list[Node]:
+    """Return what a condition scales and shifts: operands that the condition is not made of."""
+    found: list[Node] = []
+    node = source
+    for _ in range(6):
+        data = [p for p in node.parents if p.data]
+        if plain(node.op) not in {"add", "mul", "addcmul"} or len(data) < 2:
+            return found
+        wide = [p for p in data if p.shape == node.shape]
+        others = [p for p in data if p.shape != node.shape]
+        if len(wide) != 1 or any(is_made_of(other, wide[0]) for other in others):
+            return found
+        node = wide[0]
+        found.append(node)
+    return found
+
+
+def _dispatched(source: Node) -> list[Node]:
+    """Return the tensor whose rows a product with a mask sends to experts."""
+    if plain(source.op) not in {"einsum", "matmul", "bmm"}:
+        return []
+    return [p for p in source.parents if p.data and p.shape[-1:] == source.shape[-1:]]
 
 
 def along_channels(source: Node, matrix: Matrix) -> bool:

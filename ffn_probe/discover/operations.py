@@ -58,10 +58,10 @@ POINTWISE = frozenset(
         "positive", "xlogy", "rsub", "special_expit", "expit", "special_erf", "frac",
         "greater_equal", "less_equal", "not_equal", "__and__", "__or__", "__invert__",
         "bitwise_not", "erfinv", "fake_quantize_per_tensor_affine", "heaviside", "logit",
-        "atan", "arctan", "float_power", "fmax", "fmin", "glu",
+        "atan", "arctan", "float_power", "fmax", "fmin", "glu", "batch_norm",
     }
 )  # fmt: skip
-"""Functions of each element by itself."""
+"""Functions of each element by itself (a batch norm is one in evaluation mode)."""
 
 ROWWISE = frozenset(
     {

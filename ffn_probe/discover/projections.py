@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ffn_probe.anatomy import Projection
-from ffn_probe.discover.experts import expert_matrix
+from ffn_probe.discover.experts import stack_of
 from ffn_probe.discover.linear import Linear, Linearity
 from ffn_probe.discover.reading import Reading
 from ffn_probe.discover.rebuild import NotRebuildable, rebuild
@@ -25,26 +25,43 @@ def projections_of(
     found: dict[str, Projection] = {}
     for role, (base, part) in matrices.items():
         name = "up" if role == "value" or reading.kind == "mlp" else role
-        found[name] = _projection(linearity.of[base], part, model, experts)
-    found["down"] = _projection(Linear(reading.hidden, (reading.down,)), "all", model, experts)
+        found[name] = _projection(linearity.of[base], part, model, linearity, experts)
+    found["down"] = _projection(
+        Linear(reading.hidden, (reading.down,)), "all", model, linearity, experts
+    )
     return found
 
 
-def _projection(linear: Linear, part: str, model: nn.Module, experts: int) -> Projection:
+def _projection(
+    linear: Linear, part: str, model: nn.Module, linearity: Linearity, experts: int
+) -> Projection:
     matrix = linear.matrices[0]
     weight = matrix.weight
     root = _parameter(weight)
     if root is None:
         return Projection(matrix.node.module, part)
     if part == "all":
-        part = _weight_part(expert_matrix(weight) if experts else root, weight)
-    owner = root.name.rsplit(".", 1)[0] if "." in root.name else ""
-    if owner and _is_matrix_module(model.get_submodule(owner), root.name):
-        return Projection(owner, part)
+        part = _expert_part(weight, experts) if experts else _weight_part(root, weight)
     runner = matrix.node.module
-    if runner and _owns(model, runner, root):
+    if _is_one_call(runner, linearity) and _holds_only(model, runner, weight):
         return Projection(runner, part)
+    owner = root.name.rpartition(".")[0]
+    if owner and owner != runner and _holds_only(model, owner, weight):
+        return Projection(owner, part)
     return Projection(root.name, part)
+
+
+def _is_one_call(path: str, linearity: Linearity) -> bool:
+    """Whether the code of a module itself multiplies with a matrix in one place only."""
+    if not path or "<" in path:
+        return False
+    return len({n.trail for n in linearity.matrices if n.module == path}) == 1
+
+
+def _holds_only(model: nn.Module, path: str, weight: Node) -> bool:
+    """Whether every matrix in a module is part of `weight` (a base, its factors, its norm)."""
+    inner = model.get_submodule(path).named_parameters(remove_duplicate=False)
+    return all(f"{path}.{name}" in weight.weights for name, p in inner if p.dim() >= 2)
 
 
 def _parameter(weight: Node) -> Node | None:
@@ -66,7 +83,19 @@ def _weight_part(root: Node, weight: Node) -> str:
     """Return which half of `root` the weight is, along the one axis that was halved."""
     if root is weight or _numel(root) != 2 * _numel(weight):
         return "all"
-    for axis in reversed(range(len(root.shape))):
+    return _halved(root, weight, range(len(root.shape)))
+
+
+def _expert_part(weight: Node, experts: int) -> str:
+    """Return which half of an expert's matrix the weight is."""
+    stack = stack_of(weight)
+    if stack is None or stack is weight:
+        return "all"
+    return _halved(stack, weight, range(stack.shape[0] == experts, len(stack.shape)))
+
+
+def _halved(root: Node, weight: Node, axes: range) -> str:
+    for axis in reversed(axes):
         if root.shape[axis] % 2 == 0:
             part = _weight_slice(root, weight, axis)
             if part != "other":
@@ -94,19 +123,6 @@ def _weight_slice(root: Node, weight: Node, axis: int) -> str:
         if values.shape == pattern.shape and bool(torch.equal(values, pattern.double())):
             return name
     return "other"
-
-
-def _is_matrix_module(module: nn.Module, name: str) -> bool:
-    matrices = [n for n, p in module.named_parameters(recurse=False) if p.dim() >= 2]
-    return matrices == [name.rsplit(".", 1)[-1]] and next(module.children(), None) is None
-
-
-def _owns(model: nn.Module, path: str, root: Node) -> bool:
-    if "<" in path:
-        return False
-    module = model.get_submodule(path)
-    own = list(module.parameters(recurse=False))
-    return len([p for p in own if p.dim() >= 2]) == 1 and any(p is root.value for p in own)
 
 
 def _numel(node: Node) -> int:

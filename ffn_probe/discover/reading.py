@@ -109,6 +109,11 @@ def _blocked(matrix: Matrix, area: Region, linearity: Linearity) -> Near | None:
     convolved = all(_mixes_projection(b, linearity) for b in area.barriers)
     if split is None and convolved and any(plain(n.op) in _CURVED for n in area.nodes):
         return Near(matrix.node, "a convolution between its projections mixes positions")
+    if split is None and _over_positions(area):
+        mixing = ", ".join(sorted({plain(b.op) for b in area.barriers})[:3])
+        return Near(
+            matrix.node, f"a function of positions ({mixing}) stands between its projections"
+        )
     if split is None or not area.frontier:
         return None
     operands = [p for p in split.parents if p.data]
@@ -121,6 +126,13 @@ def _blocked(matrix: Matrix, area: Region, linearity: Linearity) -> Near | None:
         f"a gate multiplies a tensor that mixes positions or comes from outside ({made_by})"
     )
     return Near(matrix.node, reason)
+
+
+def _over_positions(area: Region) -> bool:
+    """Whether an activated projection also passes a function that mixes positions."""
+    inner = area.nodes | set(area.frontier)
+    mixed = any(p in inner for b in area.barriers for p in b.parents)
+    return bool(area.frontier) and mixed and any(plain(n.op) in _CURVED for n in area.nodes)
 
 
 def _product(area: Region) -> Node | None:
@@ -159,6 +171,7 @@ def _branches(matrix: Matrix, area: Region, source: Node) -> Reading | Near | No
                 below = [area.frontier_below(p) for p in operands]
                 if all(len(b) == 1 for b in below) and below[0] != below[1]:
                     return _gated(matrix, area, source, node, operands)
+        return _woven(matrix, area, source, chain)
     return Near(
         matrix.node, f"{len(area.frontier)} projections meet without a gate and a value"
     )
@@ -240,6 +253,20 @@ def _gated(
     gate_act, gate = pairs[acted]
     value = pairs[1 - acted][1]
     return Reading("glu", matrix, source, gate, gate_act, value, product, area.end, match)
+
+
+def _woven(
+    matrix: Matrix, area: Region, source: Node, chain: list[Node]
+) -> Reading | Near | None:
+    """Read branches that meet more than once, as in (u + 1) * g * sigmoid(g)."""
+    together = [n for n in chain if len(area.frontier_below(n)) == 2]
+    pairs = [(front, front) for front in area.frontier]
+    for product in reversed(together):
+        acted, match = _joint(product, pairs)
+        if match is not None:
+            gate, value = pairs[acted][1], pairs[1 - acted][1]
+            return Reading("glu", matrix, source, gate, None, value, product, area.end, match)
+    return Near(matrix.node, "2 projections meet without a gate and a value")
 
 
 def _rowwise_activation(x: Tensor, y: Tensor) -> Match | None:

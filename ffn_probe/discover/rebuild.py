@@ -35,6 +35,8 @@ def rebuild(
     Raises:
         NotRebuildable: a function of the piece refuses these values.
     """
+    if any(c.op == "item_of" for c in target.consumers):
+        raise NotRebuildable(f"{target!r} is several tensors")
     memo: dict[Node, Tensor] = {node: _cast(value, dtype) for node, value in given.items()}
     needed = _depends(target, set(given))
     try:

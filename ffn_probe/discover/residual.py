@@ -23,6 +23,7 @@ _QUIET = VIEWS | CASTS | IDENTITIES
 _CARRIED = (
     _QUIET | GATHERS | SCATTERS | SUMS | ROWWISE | ADDS | _CLAMPS
     | {"mul", "div", "where", "sub", "rsqrt", "pow", "cat", "stack", "masked_fill"}
+    | {"batch_norm"}
 )  # fmt: skip
 _KEPT = _QUIET | GATHERS | SUMS | ADDS | _CLAMPS | {"mul", "div", "sub", "cat", "stack"}
 

@@ -110,8 +110,22 @@ def part_between(base: Node, node: Node, axis: int = -1) -> str:
     }
     for name, pattern in patterns.items():
         if first.shape == pattern.shape and bool(torch.equal(first.cpu(), pattern)):
-            return name
+            return _branch_axis(base, node) or name
     return "other"
+
+
+def _branch_axis(base: Node, node: Node) -> str:
+    """Return "first" or "second" when `node` is one of two entries of another axis."""
+    if _numel(base) != 2 * _numel(node):
+        return ""
+    for axis in (a for a, size in enumerate(base.shape) if size == 2):
+        shape = [1] * len(base.shape)
+        shape[axis] = 2
+        index = torch.arange(2, dtype=torch.float64).reshape(shape).expand(base.shape)
+        seen = torch.unique(rebuild(node, {base: index.contiguous()}))
+        if seen.numel() == 1:
+            return "second" if bool(seen[0]) else "first"
+    return ""
 
 
 def _is_several(node: Node) -> bool:

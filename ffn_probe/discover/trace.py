@@ -5,6 +5,7 @@ returns a Graph. Parameters, modes, buffers and random generators are as before 
 """
 
 import sys
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -296,6 +297,8 @@ def trace(model: nn.Module, example: Any) -> Graph:
     recorder = _Recorder(model)
     args, kwargs = call_arguments(example)
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
         stack.enter_context(undisturbed(model))
         stack.enter_context(_module_hooks(recorder))
         stack.enter_context(torch.no_grad())
