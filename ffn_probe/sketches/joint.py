@@ -24,7 +24,7 @@ _PRODUCTS = ("c_gg", "c_uu", "c_gu", "c_aa", "c_au")
 
 @dataclass(frozen=True, slots=True)
 class JointTotals:
-    """Ratios over all neurons pooled into one population; NaN without spread.
+    """Ratios over all neurons pooled into one population; NaN without (finite) spread.
 
     `hidden_ratio` is 2 E[h] / (s_g s_u), which equals corr(g, u) for a SwiGLU, GEGLU or
     ReGLU of centred Gaussians (Stein's identity), and s are standard deviations.
@@ -165,7 +165,7 @@ class Joint:
             count,
             _ratio(total["c_gu"], total["c_gg"], total["c_uu"]),
             _ratio(total["c_au"], total["c_aa"], total["c_uu"]),
-            2 * hidden / spread if spread > 0 else math.nan,
+            2 * hidden / spread if 0 < spread < math.inf else math.nan,
         )
 
 

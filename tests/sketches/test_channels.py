@@ -79,3 +79,19 @@ def test_concatenate_puts_shards_side_by_side() -> None:
     values = RNG.standard_normal((20, 7))
     shards = [Channels.of(values[:, :3]), Channels.of(values[:, 3:])]
     assert Channels.concatenate(shards).equals(Channels.of(values))
+
+
+def test_squares_beyond_float64_have_no_he_kurtosis() -> None:
+    assert np.isnan(Channels.of(np.array([[1e200, 1.0], [-1e200, 2.0]])).he_kurtosis())
+    top = np.finfo(np.float32).max
+    assert Channels.of(np.array([[top, 0], [-top, 0]], np.float32)).he_kurtosis() == 2.0
+
+
+def test_merged_channels_of_unlike_sizes_and_means_are_numpys() -> None:
+    parts = [RNG.normal(50.0 * i, 1 + i, (size, 3)) for i, size in enumerate((1, 700, 30))]
+    merged = Channels.empty(3)
+    for part in parts:
+        merged = merged.merge(Channels.of(part))
+    whole = np.concatenate(parts)
+    np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(merged.m2, ((whole - whole.mean(axis=0)) ** 2).sum(axis=0))

@@ -160,6 +160,34 @@ def test_psi_and_js_agree_with_numpy_and_scipy_on_the_same_bins() -> None:
     assert psi(left, right) == pytest.approx(((q - p) * np.log(q / p)).sum(), rel=1e-9)
 
 
+def test_psi_and_js_with_atoms_are_those_of_bins_cut_by_hand() -> None:
+    """29 % zeros and 24 % sevens are bins of their own; quintiles of the rest are cut."""
+    rest = truncated(RNG.standard_normal(5_000))
+    a = np.concatenate([np.zeros(3_000), np.full(2_500, 7.0), rest])
+    b = np.concatenate([np.zeros(1_000), np.full(500, 7.0), 2 * rest, [9.0, -0.0]])
+    cuts = np.quantile(rest, [0.2, 0.4, 0.6, 0.8], method="inverted_cdf")
+
+    def shares(x: np.ndarray) -> np.ndarray:
+        bulk, size = x[(x != 0) & (x != 7)], x.size
+        edges = np.unique(np.r_[-np.inf, np.nextafter(cuts, np.inf), 0.0, 7.0, np.inf])
+        counts = np.histogram(bulk, edges)[0]
+        return np.r_[counts, (x == 0).sum(), (x == 7).sum()] / size
+
+    p, q = shares(a), shares(b)
+    left, right = BitHistogram.of(a), BitHistogram.of(b)
+    assert js(left, right, 5) == pytest.approx(jensenshannon(p, q, base=2) ** 2, rel=1e-9)
+    p, q = np.maximum(p, 1e-4), np.maximum(q, 1e-4)
+    assert psi(left, right, 5) == pytest.approx(((q - p) * np.log(q / p)).sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.99, 0.999, 0.9999])
+def test_tail_log_ratios_are_numpys(q: float) -> None:
+    a, b = map(truncated, (RNG.standard_normal(40_000), RNG.standard_t(3, 30_000)))
+    sizes = [np.quantile(np.abs(x), q, method="inverted_cdf") for x in (a, b)]
+    expected = np.log2(sizes[1] / sizes[0])
+    assert tail_log_ratio(BitHistogram.of(a), BitHistogram.of(b), q) == pytest.approx(expected)
+
+
 def test_disjoint_histograms_are_one_bit_apart() -> None:
     a, b = BitHistogram.of(-1 - RNG.random(500)), BitHistogram.of(1 + RNG.random(500))
     assert js(a, b) == pytest.approx(1.0)

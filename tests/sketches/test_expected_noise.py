@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+import ffn_probe.formats
 from ffn_probe.errors import SketchError
+from ffn_probe.formats import fake_quantize
 from ffn_probe.sketches import BitHistogram
 from ffn_probe.sketches.expected_noise import magnitudes
 
@@ -50,6 +52,11 @@ STREAMS = {
     "heavy tail": RNG.standard_t(3, SIZE),
     "swiglu": swiglu(),
     "relu": np.maximum(RNG.standard_normal(SIZE), 0),
+    "laplace": RNG.laplace(size=SIZE),
+    "student 5": RNG.standard_t(5, SIZE),
+    "half zeros": RNG.standard_normal(SIZE) * (RNG.random(SIZE) < 0.5),
+    "huge": RNG.standard_normal(SIZE) * 1e30,
+    "nearly nothing": swiglu() * 1e-30,
     "shifted": RNG.normal(20.0, 0.3, SIZE),
     "tiny": RNG.standard_normal(SIZE) * 1e-6,
 }
@@ -131,6 +138,17 @@ def test_values_that_are_numbers_of_the_format_have_no_noise() -> None:
 def test_nothing_has_no_noise_to_speak_of() -> None:
     assert np.isnan(BitHistogram.empty().noise(FORMATS["int8"]))
     assert np.isnan(BitHistogram.of(np.zeros(3)).sqnr_db(FORMATS["int8"]))
+
+
+@pytest.mark.parametrize("name", ["int8", "int4", "e4m3fn", "e5m2", "fp16", "bf16"])
+@pytest.mark.parametrize("stream", ["gaussian", "swiglu", "half zeros"])
+def test_noise_is_that_of_the_projects_own_quantizer(stream: str, name: str) -> None:
+    x = STREAMS[stream].astype(np.float32)[None]
+    form = ffn_probe.formats.FORMATS[name]
+    scale = 1.0 if form.cast else float(np.abs(x).max()) / form.max
+    error = fake_quantize(x, name) - x.astype(np.float64)
+    measured = 10 * np.log10((x.astype(np.float64) ** 2).sum() / (error**2).sum())
+    assert BitHistogram.of(x).sqnr_db(form, scale) == pytest.approx(measured, abs=0.1)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])

@@ -1,3 +1,7 @@
+import math
+import struct
+from collections import Counter
+
 import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
@@ -6,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffn_probe.errors import SketchError
+from ffn_probe.formats import FORMATS
 from ffn_probe.sketches import BitHistogram
 from ffn_probe.sketches.bit_codes import bit_codes
 
@@ -80,6 +85,22 @@ def test_float64_is_truncated_not_rounded_into_the_next_bin() -> None:
 def test_other_types_count_as_their_values(dtype: type) -> None:
     x = np.array([-3, 0, 1, 2, 100], dtype=dtype)
     assert BitHistogram.of(x).equals(BitHistogram.of(x.astype(np.float32)))
+
+
+@given(x=every_pattern)
+@relaxed
+def test_counts_are_those_of_a_count_by_hand(x: np.ndarray) -> None:
+    expected: Counter[int] = Counter()
+    for value in x.tolist():
+        if math.isnan(value):
+            expected[0x7FC0] += 1
+            continue
+        pattern = struct.unpack("<I", struct.pack("<f", value))[0]
+        code = pattern >> 16
+        expected[code | 1 if code & 0x7FFF == 0 and value != 0 else code] += 1
+    sketch = BitHistogram.of(x)
+    found = dict(zip(sketch.codes.tolist(), sketch.counts.tolist(), strict=True))
+    assert found == dict(expected)
 
 
 # ---- resolution -------------------------------------------------------------------------
@@ -174,6 +195,34 @@ def test_quantiles_of_bfloat16_values_are_numpys() -> None:
     np.testing.assert_array_equal(BitHistogram.of(x).quantile(q), expected)
 
 
+AWKWARD = {
+    "two points": np.repeat([-3.0, 5.0], [1, 999]),
+    "one massive": np.r_[RNG.standard_normal(999), 30_000.0],
+    "mostly zeros": np.r_[np.zeros(5000), RNG.standard_normal(77)],
+    "all negative": -RNG.lognormal(0, 3, 3001),
+    "every octave": np.r_[2.0 ** np.arange(-126, 128), -(2.0 ** np.arange(-126, 128))],
+    "one bin": RNG.uniform(1.0, 1.0078, 5000),
+    "bin edges": np.nextafter(1 + np.arange(128) / 128, 0).repeat(7),
+    "subnormal": RNG.standard_normal(500) * 1e-40,
+    "float32's ends": np.array([FLOAT_MAX, -FLOAT_MAX, TINY, -TINY, 0.0]),
+    "cauchy": RNG.standard_cauchy(20_000),
+}
+
+
+@pytest.mark.parametrize("bits", [1, 3, 7])
+@pytest.mark.parametrize("values", AWKWARD.values(), ids=AWKWARD.keys())
+def test_quantiles_of_awkward_streams_are_numpys_within_the_bound(
+    values: np.ndarray, bits: int
+) -> None:
+    x = values.astype(np.float32)
+    sketch = BitHistogram.of(x, bits)
+    q = np.r_[0.0, 0.001, np.linspace(0.01, 0.99, 37), 0.999, 0.9999, 1.0]
+    for found, data in ((sketch.quantile(q), x), (sketch.abs_quantile(q), np.abs(x))):
+        expected = np.quantile(data.astype(np.float64), q, method="inverted_cdf")
+        allowed = np.maximum(sketch.quantile_bound * np.abs(expected), 2.0 ** -(126 + bits))
+        assert (np.abs(found - expected) <= allowed).all()
+
+
 def test_no_values_have_no_quantiles() -> None:
     empty = BitHistogram.of(np.array([np.nan, np.inf]))
     assert np.isnan(empty.quantile(np.array([0.0, 0.5]))).all()
@@ -226,6 +275,17 @@ def test_share_above_agrees_with_counting() -> None:
 def test_share_above_of_bfloat16_values_is_exact_at_a_value() -> None:
     sketch = BitHistogram.of(np.array([448.0, -448.0, 450.0, 1.0]))
     assert sketch.share_above(448.0) == 0.25
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_share_above_the_largest_number_of_a_format(name: str) -> None:
+    top = FORMATS[name].max
+    x = np.clip(RNG.standard_t(2, 50_000) * top, -FLOAT_MAX, FLOAT_MAX).astype(np.float32)
+    x[:10] = np.inf
+    for values, allowed in ((x, 5e-4), (bfloat16(x), 1e-12)):
+        finite = values[np.isfinite(values)].astype(np.float64)
+        expected = (np.abs(finite) > top).mean()
+        assert BitHistogram.of(values).share_above(top) == pytest.approx(expected, abs=allowed)
 
 
 def test_cdf_agrees_with_counting() -> None:

@@ -87,3 +87,10 @@ def test_no_spread_has_no_correlation() -> None:
 def test_unlike_neuron_counts_do_not_merge() -> None:
     with pytest.raises(SketchError, match="2 and 3 neurons"):
         Joint.empty(2).merge(Joint.empty(3))
+
+
+def test_products_beyond_float64_have_no_ratios() -> None:
+    gate = np.array([[1e200], [-1e200], [1e199]])
+    totals = Joint.of(gate, gate, np.ones_like(gate)).pooled()
+    assert totals.count == 3
+    assert np.isnan([totals.corr_gate_value, totals.hidden_ratio]).all()

@@ -93,3 +93,19 @@ def test_float64_max_overflows_quietly() -> None:
 def test_counts_beyond_float64_integers_stay_exact() -> None:
     row = Moments.of(np.ones(1)).to_row() | {"count": 2**60 + 1}
     assert Moments.from_row(row).merge(Moments.of(np.ones(2))).count == 2**60 + 3
+
+
+def test_a_fourth_power_beyond_float64_is_infinite_and_says_nothing_finite() -> None:
+    sketch = Moments.of(np.array([1e100, -1e100, 3e99]))
+    assert (sketch.m4, sketch.merge(sketch).m4) == (math.inf, math.inf)
+    assert sketch.kurtosis_pearson == math.inf
+    assert sketch.std == pytest.approx(np.std([1e10, -1e10, 3e9]) * 1e90)
+
+
+@pytest.mark.parametrize("scale", [2.0**-140, 2.0**-60, 2.0**60, 2.0**124])
+def test_shape_does_not_depend_on_the_scale(scale: float) -> None:
+    values = np.round(RNG.standard_gamma(2.0, 400) * 64) / 64
+    plain, scaled = Moments.of(values), Moments.of((values * scale).astype(np.float32))
+    assert scaled.skew == pytest.approx(plain.skew, rel=1e-9)
+    assert scaled.kurtosis_pearson == pytest.approx(plain.kurtosis_pearson, rel=1e-9)
+    assert scaled.rms / scale == pytest.approx(plain.rms, rel=1e-12)

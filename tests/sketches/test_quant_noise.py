@@ -65,3 +65,18 @@ def test_an_unknown_key_is_refused_with_a_guess() -> None:
     sketch = QuantNoise.measured(np.ones(3), {"int8:tensor": np.ones(3)})
     with pytest.raises(UnknownName, match="Did you mean 'int8:tensor'"):
         sketch.sqnr_db("int8:tenor")
+
+
+def test_energies_beyond_float64_are_infinite_and_quiet() -> None:
+    x = np.array([1e200, -1e200])
+    sketch = QuantNoise.measured(x, {"k": np.zeros(2)})
+    assert sketch["k"].signal == sketch["k"].noise == np.inf
+    assert np.isnan(sketch.sqnr_db("k"))
+
+
+def test_decibels_of_the_smallest_energies_do_not_vanish() -> None:
+    sketch = QuantNoise(
+        {"a": Noise(1, 5e-324, 5e-324, 0, 0), "b": Noise(1, 1e-320, 1e300, 0, 0)}
+    )
+    assert sketch.sqnr_db("a") == 0
+    assert sketch.sqnr_db("b") == pytest.approx(-6200, rel=1e-3)
