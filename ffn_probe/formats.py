@@ -161,6 +161,11 @@ def quantize(
     stays zeros, its scale being that of an absmax of 1. A scale below the smallest float32
     is that number, and a result beyond the largest float32 is that one.
 
+    >>> import numpy as np
+    >>> result = quantize(np.array([[500.0, -1.06]]), "e4m3fn", granularity="none")
+    >>> result.values.tolist(), result.clipped.tolist()
+    ([[448.0, -1.0]], [[True, False]])
+
     Raises:
         UnknownName: the format, granularity or rounding is unknown.
         FormatError: the channels are no multiple of the block or group, a scale is not a

@@ -366,6 +366,15 @@ def test_odd_values_give_numbers_or_nothing(values: np.ndarray, role: str) -> No
         assert found.keys() == {"nonfinite", "nan", "pos_inf", "neg_inf"}
 
 
+def test_a_ratio_to_what_overflowed_is_absent_and_not_zero() -> None:
+    summary = Summary.of(np.array([[1e300, -1e300], [1e200, 5.0]]))
+    found = {entry.name: value for entry, value in measure_all(MeasureInput(summary, "out"))}
+    assert (found["absmax"], found["rms"]) == (1e300, math.inf)
+    assert (
+        not {"crest", "sqnr_int8_law", "sqnr_int8_predicted", "exponent_range"} & found.keys()
+    )
+
+
 def test_a_constant_has_a_level_and_no_shape() -> None:
     found = at(np.full((5, 128), -0.25, np.float32))
     assert (found["mean"], found["std"], found["crest"]) == (-0.25, 0.0, 1.0)
