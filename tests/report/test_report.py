@@ -68,12 +68,13 @@ def markdown(drift: Drift, tmp_path_factory: pytest.TempPathFactory) -> str:
 def evil(tmp_path: Path) -> Drift:
     """Names and settings that are markup, wherever a run may carry text."""
     block = EVIL.replace("/", "\u2215")
-    sites = [Site(0, block, "gate"), Site(1, "<b>y</b>|`", "<i>role</i>")]
+    sites = [Site(0, block, "gate"), Site(1, "<b>y</b>|`", '<i>r</i>" onload="alert(1)')]
     fields = {"model": {"class": EVIL, "name": EVIL}, "tags": {EVIL: EVIL}, "warnings": (EVIL,)}
     made = []
     for folder, factor in (("<u>a</u>".replace("/", "\u2215"), 1), ("<u>b|`*", 2)):
         values = {s: [x * factor for x in draws(3)] for s in sites}
         values[Site(2, f"{folder}|`<em>", "gate")] = draws(4)
+        values[Site(0, block, f"<s>only{factor}")] = draws(5)
         extra = fields | {"device": f"<d>{factor}"}
         made.append(make_run(tmp_path / folder, values, inputs="x", **extra))
     return compare(*made)
@@ -197,6 +198,8 @@ def test_names_from_a_run_are_text_in_html(evil: Drift, tmp_path: Path) -> None:
     assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
     assert "<script" not in text
     assert "<u>" not in text
+    assert evil.only_a
+    assert evil.only_b
     assert "<script>alert(1)</script>|*x*`[a](http://e.vil)" in " ".join(page.texts)
 
 
