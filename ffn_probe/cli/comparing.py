@@ -1,10 +1,9 @@
 """`ffn-probe compare` and `report`: the verdict, the worst sites, the report file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from ffn_probe.compare import Drift, SiteDrift, compare
 _COLUMNS = ("status", "layer", "role", "aspect", "statistic", "value", "threshold", "unit",
             "x floor", "block")  # fmt: skip
 _WIDE = 120  # columns; below, a row of numbers would break inside of words
+_TITLE = "worst sites, worst first"
 _STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red"}
 
 
@@ -71,7 +71,7 @@ def _worst_table(sites: Sequence[SiteDrift], *, wide: bool) -> Table:
             (site.status, f"layer {site.layer} {place}", site.headline)
             for site, place in zip(sites, places, strict=True)
         ]
-        return _plain(("status", "site", "what changed most"), rows)
+        return table(("status", "site", "what changed most"), rows, title=_TITLE)
     numbers = [
         (
             change.status, str(site.layer), place, change.aspect, change.statistic,
@@ -81,15 +81,8 @@ def _worst_table(sites: Sequence[SiteDrift], *, wide: bool) -> Table:
         for site, place in zip(sites, places, strict=True)
         for change in (site.worst,)
     ]  # fmt: skip
-    return _plain(_COLUMNS, numbers, right=("layer", "value", "threshold", "x floor"))
-
-
-def _plain(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
-) -> Table:
-    """Return the table; names of a run are text, whatever brackets they hold."""
-    cells = [[escape(cell) for cell in row] for row in rows]
-    return table(columns, cells, right=right, title="worst sites, worst first")
+    right = ("layer", "value", "threshold", "x floor")
+    return table(_COLUMNS, numbers, right=right, title=_TITLE)
 
 
 def write_report(a: Path, b: Path, to: Path) -> None:

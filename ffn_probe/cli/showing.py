@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ffn_probe.anatomy import ROLES
-from ffn_probe.cli.tables import console, number, table
+from ffn_probe.cli.tables import console, number, plain, table
 from ffn_probe.measures import measure
 from ffn_probe.runs import Run
 
@@ -57,9 +57,9 @@ def print_manifest(run: Run) -> None:
     }
     for name, text in lines.items():
         if text:
-            out.print(f"{name:9} {text}", highlight=False, markup=False)
+            out.print(f"{name:9} {plain(text)}", highlight=False, markup=False)
     for problem in run.problems:
-        out.print(f"{'note':9} {problem}", highlight=False, markup=False)
+        out.print(f"{'note':9} {plain(problem)}", highlight=False, markup=False)
 
 
 def print_worst(run: Run, count: int) -> None:

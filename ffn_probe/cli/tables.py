@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _WIDE = 200
 
@@ -42,8 +43,17 @@ def table(
             name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=False
         )
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(Text(plain(cell)) for cell in row))
     return made
+
+
+def plain(text: str) -> str:
+    r"""Return text that cannot steer a terminal: control characters as their escapes.
+
+    >>> print(plain("a" + chr(27) + "[2J"))
+    a\x1b[2J
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def number(value: float | None) -> str:

@@ -81,7 +81,7 @@ class Manifest:
             if not os.path.lexists(folder):
                 raise RunError(f"no run at {folder}: the folder does not exist")
             if not path.is_file():
-                raise RunError(f"{folder} is not a run: it holds no {FILE}")
+                raise RunError(f"{folder} is not a run: it holds no {FILE}{_near(folder)}")
             size = path.stat().st_size
             if size > _LIMIT:
                 raise RunError(f"{path} is {size} bytes; a manifest is under {_LIMIT}")
@@ -110,6 +110,17 @@ class Manifest:
             return cls(**kept)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise SchemaError(f"{path} is damaged: {error!r}") from error
+
+
+def _near(folder: Path) -> str:
+    """Return where the run may be that was meant, "" when there is none close by."""
+    if folder.name == FILE and folder.is_file():
+        return f". Give its folder: {folder.parent}"
+    found = sorted(path.parent.name for path in folder.glob(f"*/{FILE}"))
+    if not found:
+        return ""
+    listed = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+    return f". Runs in it ({len(found)}): {listed}"
 
 
 def readable_name(name: object) -> bool:

@@ -77,6 +77,13 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
             Run.open(name)
 
 
+def test_a_run_near_by_is_named(folder: Path) -> None:
+    with pytest.raises(RunError, match=rf"holds no run\.json\. Give its folder: {folder}$"):
+        Run.open(folder / "run.json")
+    with pytest.raises(RunError, match=r"holds no run\.json\. Runs in it \(1\): run$"):
+        Run.open(folder.parent)
+
+
 def test_a_manifest_cut_anywhere_is_told(folder: Path) -> None:
     whole = (folder / "run.json").read_bytes()
     for size in (0, 1, 17, len(whole) // 2, len(whole) - 2):
