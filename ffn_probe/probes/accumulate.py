@@ -8,13 +8,14 @@ All rows feed the range, the per-token absmax, the per-channel absmax, the non-f
 counts and the top values; the sampled rows feed the rest.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ffn_probe.probes import fused
+from ffn_probe.probes.address import Address
 from ffn_probe.probes.codes import coarsened, codes_of, count_codes, counted
 from ffn_probe.probes.state_sketches import FOLD_BITS, TOP_K, State, fold_rows, whole_rows
 
@@ -22,17 +23,6 @@ FOLDS = 16
 _BAD_ROWS = 64  # rows with NaN or Inf that are counted one by one in a call
 _LARGEST = 3.4028234663852886e38
 Rows = dict[str, list[dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the rows of a call come from; the tensors have one entry a row, or are None."""
-
-    step: int
-    fold: int
-    sequence: Tensor | None = None
-    position: Tensor | None = None
-    token: Tensor | None = None
 
 
 class Accumulator:
@@ -64,6 +54,7 @@ class Accumulator:
         self.device = device
         self.lanes = lanes
         self.dtype = ""
+        self.fused = experts == (-1,) and lanes == FOLDS and fused.usable(device)
         self._fresh_folds()
         self._fresh_window()
 
@@ -86,6 +77,7 @@ class Accumulator:
             "top": self._zeros(n, g, TOP_K, dtype=f8),
             "top_where": torch.full((n, g, TOP_K, 5), -1, device=self.device),
         }
+        self._fold_arrays = _arrays(self.fold_state) if self.fused else {}
 
     @torch.inference_mode(mode=False)
     def _fresh_window(self) -> None:
@@ -100,6 +92,7 @@ class Accumulator:
             "channel_sums": self._zeros(2, g, 2, c, dtype=f8),
             "channel_absmax": self._zeros(2, g, c, dtype=torch.float32),
         }
+        self._arrays = _arrays(self.state) if self.fused else {}
 
     @property
     def bytes(self) -> int:
@@ -141,6 +134,13 @@ class Accumulator:
             rows = torch.where(rows.isfinite(), finite, rows)
         if rows.dtype not in {torch.float32, torch.bfloat16, torch.float16}:
             rows = rows.float()
+        if self.fused and labels is None:
+            if not self.started:
+                self.started = True
+                self._arrays["pivot"][0] = fused.first_pivot(rows, sample)
+            lines = {name: value[lane] for name, value in self._fold_arrays.items()}
+            fused.fold_in(rows, at, sample, self.bits, self._arrays, lines)
+            return
         fold = {name: value[lane] for name, value in self.fold_state.items()}
         self._all_rows(rows, at, fold, labels)
         chosen = rows if sample is None else rows[sample]
@@ -164,7 +164,7 @@ class Accumulator:
         bounds = torch.where(good, low, torch.inf), torch.where(good, high, -torch.inf)
         self._range(*bounds, fold, labels)
         self._channel_peaks(rows, good, at.fold % 2, labels)
-        peak = torch.where(good, torch.maximum(high, -low), torch.nan)
+        peak = torch.where(good, torch.maximum(high, -low).abs(), torch.nan)
         peak = self._bad_rows(rows, peak, at.fold % 2, fold, labels)
         self._largest(rows, peak.nan_to_num(0.0), at, fold, labels)
         self._count_tokens(0, peak, fold, labels)
@@ -228,7 +228,7 @@ class Accumulator:
         self._reduce(self.state["channel_absmax"][half], size, where, "amax")
         if labels is None:
             self._spoilt_peaks(rows, good, half)
-        largest = torch.where(finite.any(-1), torch.maximum(high, -low), torch.nan)
+        largest = torch.where(finite.any(-1), torch.maximum(high, -low).abs(), torch.nan)
         return peak.index_copy(0, index, torch.where(flag > 0, largest, peak[index]))
 
     def _spoilt_peaks(self, rows: Tensor, good: Tensor, half: int) -> None:
@@ -388,6 +388,11 @@ class Accumulator:
     def _part(self, state: dict[str, np.ndarray], group: int) -> State:
         exact = self.dtype in {"bfloat16", "float8_e4m3fn", "float8_e5m2"}
         return State(state, group, self.channels, self.bits, exact)
+
+
+def _arrays(state: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return the state on the CPU as arrays over the same memory."""
+    return {name: value.numpy() for name, value in state.items()}
 
 
 def _to_host(state: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -7,8 +7,10 @@ from torch import Tensor
 def codes_of(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the bfloat16-pattern code (0..65535) of each value, and its magnitude part."""
     if values.dtype == torch.bfloat16:
-        code = values.view(torch.int16).int() & 0xFFFF
-        return code, code & 0x7FFF
+        code = values.view(torch.int16).int()
+        # One pattern for every NaN: at fewer bits some would read as infinity.
+        top = torch.where((code & 0x7FFF) > 0x7F80, 0x7FC0, code & 0x7FFF)
+        return top | (code & 0x8000), top
     bits = values.float().view(torch.int32)
     magnitude = bits & 0x7FFFFFFF
     top = torch.maximum(magnitude >> 16, magnitude.clamp(max=1))

@@ -1,8 +1,9 @@
 """What number formats would do to a site: a few rows kept on the device, quantized at a flush.
 
 Of every fourth batch eight sampled rows are kept, and all their formats are tried on the
-host once a window. The scale of a whole tensor and of a channel comes from all rows of the
-window, as a calibration would set it; tokens, groups and blocks scale by their own.
+host when the window ends: in the windows 0, 1, 2, 4, 8 and so on, so that a long run does not
+pay for what a short one shows. The scale of a whole tensor and of a channel comes from all rows
+of the window, as a calibration would set it; tokens, groups and blocks scale by their own.
 """
 
 from typing import Any
@@ -25,15 +26,16 @@ class NoiseRows:
     def __init__(self, channels: int, folds: int, device: torch.device) -> None:
         self.folds: dict[int, int] = {}  # slot -> fold
         self.counts: dict[int, int] = {}
+        self.window = 0
         self._slots = folds // NOISE_EVERY
         with torch.inference_mode(mode=False):
             self.kept = torch.zeros(self._slots, NOISE_ROWS, channels, device=device)
 
     @torch.no_grad()
     def add(self, rows: Tensor, fold: int) -> None:
-        """Keep the first rows of a call, unless the fold has some already."""
+        """Keep some rows of a call, unless the fold has some already or the window rests."""
         slot = fold // NOISE_EVERY
-        if fold % NOISE_EVERY or slot in self.folds:
+        if fold % NOISE_EVERY or slot in self.folds or self.window & (self.window - 1):
             return
         chosen = rows[:NOISE_ROWS].float()
         self.kept[slot, : chosen.shape[0]] = chosen
@@ -45,6 +47,7 @@ class NoiseRows:
         Args:
             absmax: [channels] largest finite |x| of every channel over all rows.
         """
+        self.window += 1
         if not self.folds:
             return []
         kept = self.kept.cpu().numpy()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ffn_probe.anatomy import GRAD, Block, Tap
-from ffn_probe.probes.accumulate import FOLDS, Accumulator, Address
+from ffn_probe.probes.accumulate import FOLDS, Accumulator
+from ffn_probe.probes.address import Address
 from ffn_probe.probes.inputs import Grid
 from ffn_probe.probes.noise import NOISE_ROWS, NoiseRows
 from ffn_probe.probes.pairs import PAIR_ROWS, Pairs
@@ -130,7 +131,7 @@ class Observer:
             site = self._site(item.block, role, rows, where)
             site.accumulator.add(rows, where.address, sample=where.sample, labels=where.labels)
             if site.noise is not None:
-                few = slice(NOISE_ROWS) if where.sample is None else where.sample[:NOISE_ROWS]
+                few = _spread(where.sample, rows)
                 chosen = rows[few]
                 if where.labels is not None:  # padding adds no signal and no noise
                     chosen = torch.where(where.labels[few, None] == 0, chosen, 0)
@@ -357,6 +358,12 @@ class Observer:
         for (name, _), pairs in self.pairs.items():
             if pairs.used:
                 yield "joint", self.blocks[name], "hidden", pairs.rows()
+
+
+def _spread(sample: Tensor | None, rows: Tensor) -> Tensor:
+    """Return a few ordinals of sampled rows, from the whole length of the call."""
+    known = torch.arange(rows.shape[0], device=rows.device) if sample is None else sample
+    return known[:: max(1, known.numel() // NOISE_ROWS)][:NOISE_ROWS]
 
 
 def rows_of(value: Tensor, tap: Tap) -> Tensor:

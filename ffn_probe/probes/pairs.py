@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ffn_probe.probes import fused, kernels
 from ffn_probe.sketches.joint import JOINT_BINS, Joint
 
 PAIR_ROWS = 64
@@ -40,6 +41,9 @@ class Pairs:
         """Fold rows of the three tensors [rows, neurons] into the state."""
         if gate.shape[0] == 0:
             return
+        if labels is None and len(self.experts) == 1 and fused.usable(self.device):
+            self._add_compiled(gate, value, act)
+            return
         g, u, a = (x.double() for x in (gate, value, act))
         kept = (g.isfinite() & u.isfinite() & a.isfinite()) & (a * u).isfinite()
         g, u, a = (torch.where(kept, x, 0.0) for x in (g, u, a))
@@ -64,6 +68,16 @@ class Pairs:
         counts = torch.zeros((groups + 1) * size, dtype=torch.int64, device=self.device)
         counts.index_add_(0, index, torch.ones_like(index))
         self.grid += counts[: groups * size].view(groups, size)
+
+    def _add_compiled(self, gate: Tensor, value: Tensor, act: Tensor) -> None:
+        three = [x.float().contiguous() for x in (gate, value, act)]
+        if not self.used:
+            self.used = True
+            self.pivot[0] = torch.stack(
+                [x.double().nan_to_num(0.0, 0.0, 0.0).mean(0) for x in three]
+            )
+        arrays = [x.numpy() for x in (*three, self.pivot[0], self.sums[0], self.grid[0])]
+        kernels.joined(*arrays)
 
     def _total(self, values: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:

@@ -29,6 +29,9 @@ from ffn_probe.probes.observe import Observer, Watching
 from ffn_probe.probes.taps import Watched, install, recomputing
 from ffn_probe.runs import Manifest, Run, RunWriter
 
+WINDOW = 64
+"""Steps a window by default: a flush costs about what one step of a small model does."""
+
 _FEW_TOKENS = 64
 _WATCHED = ("torch", "transformers", "numpy", "ffn-probe")
 _CONFIG = (
@@ -51,7 +54,7 @@ def attach(  # noqa: PLR0913 - the options of a recording
     gradients: bool = False,
     every: int = 1,
     rows: int | str = 512,
-    window: int = FOLDS,
+    window: int = WINDOW,
     bits: int = 7,
     seed: int = 0,
     allow_flagged: bool = False,

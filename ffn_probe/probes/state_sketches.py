@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ffn_probe.sketches import TOP, BitHistogram, Channels, Extremes, Moments
-from ffn_probe.sketches.bit_codes import canonical_dense
 
 FOLD_BITS = 3
 TOP_K = 16
@@ -50,7 +49,7 @@ def whole_rows(of: State) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 
 def _histogram(dense: np.ndarray, bits: int, *, exact: bool) -> BitHistogram:
-    return BitHistogram.of_codes(canonical_dense(dense, bits), bits, exact=exact)
+    return BitHistogram.of_codes(dense, bits, exact=exact)
 
 
 def _moments(of: State, lane: int, coarse: BitHistogram) -> Moments:

@@ -74,8 +74,11 @@ class BitHistogram:
         Raises:
             SketchError: the vector has another length.
         """
-        dense = canonical_dense(dense_counts, bits)
-        codes = np.flatnonzero(dense)
+        dense, codes = dense_counts, np.flatnonzero(dense_counts)
+        unusual = codes & (sign_bit(bits) - 1) > infinity_code(bits)
+        if unusual.any() or dense.size != 2 * sign_bit(bits):
+            dense = canonical_dense(dense, bits)
+            codes = np.flatnonzero(dense)
         return cls(bits, codes.astype(np.int32), dense[codes], exact=exact)
 
     def coarsen(self, bits: int) -> "BitHistogram":

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from ffn_probe.probes.accumulate import FOLDS, Accumulator, Address
+from ffn_probe.probes import kernels
+from ffn_probe.probes.accumulate import FOLDS, Accumulator
+from ffn_probe.probes.address import Address
 from ffn_probe.sketches import BitHistogram, Channels, Extremes, Moments
 from ffn_probe.sketches.widen import widen
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("way")
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-45, -1e-40, 3.4e38, -65504.0, 448.0]
 
 
@@ -175,3 +178,92 @@ def test_offset_far_from_zero_keeps_the_variance() -> None:
         accumulator.add(part, Address(0, 0))
     mine = Moments.from_row(found(accumulator.rows(), "moments", 0))
     assert mine.variance == pytest.approx(x.double().numpy().var(), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("view", ["halves", "interleaved", "repeated", "transposed", "threads"])
+def test_any_view_of_a_tensor_reads_as_its_copy(dtype: torch.dtype, view: str) -> None:
+    x = values(64 if view != "threads" else 4000, 256, dtype, 1)
+    x[5, 7], x[9, 200], x[9, 3] = math.inf, math.nan, -math.inf
+    seen = {
+        "halves": x[:, 128:], "interleaved": x[:, ::2], "repeated": x[7:8].expand(40, -1),
+        "transposed": x.t(), "threads": x,
+    }[view]  # fmt: skip
+    sample = torch.arange(0, seen.shape[0], 3)
+    viewed, copied = (Accumulator(seen.shape[1], (-1,), 7, CPU) for _ in range(2))
+    viewed.add(seen, Address(3, 4), sample=sample)
+    for part in seen.split(17):  # in other calls, and only the part that reads all rows
+        copied.add(part.contiguous(), Address(3, 4), sample=torch.arange(0))
+    one, other = viewed.rows(), copied.rows()
+    truth = numpy_of(seen.float())
+    extremes = [Extremes.from_row(found(rows, "extremes", 4)) for rows in (one, other)]
+    good = np.where(np.isfinite(truth), truth, np.nan)
+    assert {(e.min, e.max) for e in extremes} == {(np.nanmin(good), np.nanmax(good))}
+    assert {(e.nan, e.pos_inf, e.neg_inf) for e in extremes} == {
+        (
+            int(np.isnan(truth).sum()),
+            int((truth == np.inf).sum()),
+            int((truth == -np.inf).sum()),
+        )
+    }
+    assert np.array_equal(*(abs(e.top["value"]) for e in extremes))
+    assert extremes[0].token_absmax.equals(extremes[1].token_absmax)
+    sampled = truth[sample.numpy()].astype(float)
+    assert close(Moments.from_row(found(one, "moments", 4)), Moments.of(sampled))
+    channels = Channels.from_row(found(one, "channels", -2))
+    expected = Channels.of(sampled)
+    assert np.array_equal(channels.count, expected.count)
+    assert np.array_equal(channels.active, expected.active)
+    assert np.allclose(channels.absmax, np.nanmax(abs(good), 0), rtol=1e-6)
+    assert np.allclose(channels.mean, expected.mean, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_shapes_of_tokens_agree_with_numpy(dtype: torch.dtype) -> None:
+    x = values(50, 33, dtype, 2)
+    x[4], x[5, 3] = 0.0, math.nan
+    accumulator = Accumulator(33, (-1,), 7, CPU)
+    accumulator.add(x, Address(0, 0))
+    mine = Extremes.from_row(found(accumulator.rows(), "extremes", 0))
+    wide = np.ma.masked_invalid(numpy_of(x).astype(float))
+    rms = np.sqrt((wide**2).mean(1)).filled(np.nan).astype(np.float32)
+    std = wide.std(1).filled(np.nan)
+    with np.errstate(invalid="ignore"):
+        ratio = (abs(wide.mean(1).filled(np.nan)) / std).astype(np.float32)
+    assert mine.token_rms.equals(BitHistogram.of(rms, 3))
+    assert mine.token_ratio.equals(BitHistogram.of(ratio, 3))
+    assert mine.token_absmax.equals(
+        BitHistogram.of(abs(wide).max(1).filled(np.nan).astype(np.float32), 3)
+    )
+
+
+def test_rows_without_a_finite_value_count_and_have_no_size() -> None:
+    x = torch.full((3, 5), math.nan)
+    x[1] = math.inf
+    accumulator = Accumulator(5, (-1,), 7, CPU)
+    accumulator.add(x, Address(0, 0))
+    rows = accumulator.rows()
+    extremes = Extremes.from_row(found(rows, "extremes", 0))
+    assert (extremes.nan, extremes.pos_inf, extremes.top.size) == (10, 5, 0)
+    assert (extremes.min, extremes.max) == (math.inf, -math.inf)
+    assert extremes.token_absmax.nan == 3
+    assert Moments.from_row(found(rows, "moments", 0)).count == 0
+    assert Channels.from_row(found(rows, "channels", -2)).absmax.tolist() == [0.0] * 5
+
+
+def test_a_signalling_nan_is_no_infinity_at_any_resolution() -> None:
+    x = torch.tensor([[0x7F81, 0x3F80]], dtype=torch.int32).to(torch.int16)
+    accumulator = Accumulator(2, (-1,), 7, CPU)
+    accumulator.add(x.view(torch.bfloat16), Address(0, 0))
+    rows = accumulator.rows()
+    for fold in (0, -1):
+        histogram = BitHistogram.from_row(found(rows, "histograms", fold))
+        assert (histogram.nan, histogram.pos_inf, histogram.count) == (1, 0, 1)
+
+
+def test_without_numba_plain_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "COMPILED", False)
+    accumulator = Accumulator(4, (-1,), 7, CPU)
+    assert not accumulator.fused
+    accumulator.add(values(8, 4, torch.float32, 0), Address(0, 0))
+    assert found(accumulator.rows(), "moments", 0)["seen_rows"] == 8

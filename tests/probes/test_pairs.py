@@ -8,6 +8,7 @@ from ffn_probe.probes.pairs import Pairs
 from ffn_probe.sketches import Joint
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def three(rows: int, seed: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
