@@ -54,7 +54,9 @@ def _neighbours(drift: Drift, here: SiteDrift, a: str, b: str) -> Content:
         if 0 <= i < len(same)
     ]
     block = [s for s in drift.sites if s.block_a == here.block_a]
-    roles = [link(s, s.role) for s in block if s.expert == here.expert]
+    near = sorted(block, key=lambda s: (s.expert == here.expert, s.worst.severity))
+    nearest = {s.role: s for s in near}  # the same expert, else the worst
+    roles = [link(nearest[role], role) for role in dict.fromkeys(s.role for s in block)]
     experts = [link(s, f"#{s.expert}") for s in block if s.role == here.role and s.expert >= 0]
     lines = [("Layer", steps), ("Role", roles), ("Expert", experts)]
     return html.Nav(

@@ -57,7 +57,9 @@ def _axes(
         range=[float(density.edges[0]), float(density.edges[-1])],
     )  # fmt: skip
     if cumulative:
-        figure.update_yaxes(title="share at or below", range=[-0.02, 1.02], dtick=0.2)
+        figure.update_yaxes(
+            title="share at or below", range=[-0.02, 1.02], dtick=0.2, zeroline=False
+        )
     else:
         figure.update_yaxes(
             title="density (log scale)", type="log", range=list(powers), dtick=1,

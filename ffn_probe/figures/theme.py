@@ -18,7 +18,12 @@ FONT: Mapping[str, str | int] = {
 }  # fmt: skip
 """The type of every chart; the dashboard's style sheet sets its colour for dark pages."""
 
-STATUS: Mapping[str, str] = {"PASS": "#2e8b57", "WARN": "#a87100", "FAIL": "#d03a30"}
+WORDS: Mapping[str, tuple[str, str]] = {
+    "PASS": ("#217346", "#4fb883"), "WARN": ("#8a5d00", "#d9a441"),
+    "FAIL": ("#c0281f", "#f2695f"), "a": ("#2f6db3", "#74abe8"), "b": ("#b04f10", "#ef8f50"),
+}  # fmt: skip
+"""The colours of a status and of a side as text, on a light and on a dark page (4.5 to 1)."""
+
 SIGN: Mapping[str, str] = {
     "PASS": "\u2713", "WARN": "!", "FAIL": "\u2715", "only_a": "A", "only_b": "B", "absent": "",
 }  # fmt: skip

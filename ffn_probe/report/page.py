@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ffn_probe.compare import Change, Drift, SiteDrift
 from ffn_probe.figures.grid import drift_grid
-from ffn_probe.figures.theme import SIGN, STATUS
+from ffn_probe.figures.theme import SIGN
 from ffn_probe.report.style import STYLE
 from ffn_probe.report.svg import heatmap_svg, overlay_svg
 from ffn_probe.report.words import (
@@ -21,7 +21,7 @@ from ffn_probe.report.words import (
     times,
 )
 
-_SIGNED = {status: f"{SIGN[status]} {status}" for status in STATUS}
+_SIGNED = {status: f"{SIGN[status]} {status}" for status in ("PASS", "WARN", "FAIL")}
 _ROWS = 60
 _PICTURES = 8
 _NAMES = 400  # sites named in one list

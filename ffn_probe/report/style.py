@@ -1,6 +1,6 @@
 """The style sheet of the HTML report: light, dark, narrow, printed."""
 
-from ffn_probe.figures.theme import CANDIDATE, REFERENCE, STATUS
+from ffn_probe.figures.theme import WORDS
 
 _SHEET = """
 :root { color-scheme: light dark; --ink: #1d2126; --dim: #5c6570; --line: #d9dde2;
@@ -26,6 +26,7 @@ code { font: 13px ui-monospace, Menlo, monospace }
 .counts div { background: var(--card); border-radius: 6px; padding: 8px 12px;
   font-size: 13.5px }
 .counts b { display: block; font-size: 18px }
+.note::first-letter { text-transform: uppercase }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px }
 caption { text-align: left; color: var(--dim); padding: 2px 0 6px }
@@ -64,11 +65,19 @@ summary { cursor: pointer }
   details::details-content { content-visibility: visible; display: block; height: auto } }
 """
 
+
+def _words(which: int) -> str:
+    rules = [f".{name} {{ color: {colors[which]} }}" for name, colors in WORDS.items()]
+    rules += [
+        f".banner.{name} {{ border-color: {colors[which]}; color: var(--ink) }}"
+        for name, colors in WORDS.items()
+        if name in {"PASS", "WARN", "FAIL"}
+    ]
+    return "\n".join(rules)
+
+
 STYLE = (
-    _SHEET
-    + f".a {{ color: {REFERENCE}; font-weight: 600 }}\n"
-    + f".b {{ color: {CANDIDATE}; font-weight: 600 }}\n"
-    + "".join(f".{name} {{ color: {color} }}\n" for name, color in STATUS.items())
-    + "".join(f".banner.{name} {{ border-color: {color}; color: var(--ink) }}\n"
-              for name, color in STATUS.items())
-)  # fmt: skip
+    f"{_SHEET}.a, .b {{ font-weight: 600 }}\n{_words(0)}\n"
+    f"@media (prefers-color-scheme: dark) {{\n{_words(1)}\n}}\n"
+)
+"""The sheet, which the dashboard uses too."""

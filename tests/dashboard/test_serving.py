@@ -59,7 +59,7 @@ def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
     assert "--port 0" in done.stderr
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])
 def test_an_address_that_others_can_reach_is_refused(host: str) -> None:
     done = start(str(SAMPLES), "--host", host)
     assert done.returncode == 2
