@@ -95,3 +95,11 @@ def test_merged_channels_of_unlike_sizes_and_means_are_numpys() -> None:
     whole = np.concatenate(parts)
     np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-13)
     np.testing.assert_allclose(merged.m2, ((whole - whole.mean(axis=0)) ** 2).sum(axis=0))
+
+
+def test_a_channel_without_values_has_no_say_whatever_its_mean() -> None:
+    seen = Channels.of(np.array([[3.0], [5.0]]))
+    row = Channels.empty(1).to_row() | {"mean": np.array([np.inf])}
+    unseen = Channels.from_row(row)
+    for merged in (seen.merge(unseen), unseen.merge(seen)):
+        assert (merged.count[0], merged.mean[0], merged.m2[0]) == (2, 4.0, 2.0)
