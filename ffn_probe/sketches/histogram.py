@@ -276,7 +276,8 @@ class BitHistogram:
         Q(x) = round(x / scale) * scale on the numbers of an elementwise format, clamped to
         its largest. Each bin's values count as evenly spread, or as the bin's value when
         `exact`. NaN for no values. Within 0.1 dB of quantizing the values themselves, unless a
-        few float32 values carry most of the energy: a bin does not tell where they lie in it.
+        few float32 values carry most of the energy, or they are below 2^-126 (where bins are
+        wide): a bin does not tell where they lie in it.
 
         Raises:
             SketchError: the scale is not a positive number, or the format has blocks.
