@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffn_probe.discover.operations import CASTS, IDENTITIES, in_place, plain
+from ffn_probe.discover.operations import CASTS, IDENTITIES, POINTWISE, in_place, plain
 from ffn_probe.discover.trace import Node
 from ffn_probe.errors import ModelError
 
@@ -143,12 +143,30 @@ def _call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _constant(node: Node, dtype: torch.dtype) -> Tensor:
+    if _is_vector_of_weights(node):
+        # 1 + w, rounded to the dtype of the pass, is not the gain that was meant.
+        return _function(node, lambda item: _of_weights(item, dtype))  # type: ignore[no-any-return]
     if node.value is None:
         raise NotRebuildable(
             f"the value of {node.op or node.name or node.kind} in {node.module!r} was dropped "
             "to save memory; pass a shorter example"
         )
     return _cast(node.value.detach(), dtype)
+
+
+def _is_vector_of_weights(node: Node) -> bool:
+    exact = plain(node.op) in POINTWISE and bool(node.weights) and not in_place(node.op)
+    return node.kind == "op" and not node.data and exact and len(node.shape) <= 1
+
+
+def _of_weights(item: Any, dtype: torch.dtype) -> Any:
+    if isinstance(item, Node):
+        return _constant(item, dtype)
+    if isinstance(item, tuple | list):
+        return type(item)(_of_weights(v, dtype) for v in item)
+    if isinstance(item, dict):
+        return {k: _of_weights(v, dtype) for k, v in item.items()}
+    return item
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -420,7 +420,7 @@ def _is_pick(named: str, parents: tuple[Node, ...]) -> bool:
         bool(data)
         and not parents[0].data
         and bool(parents[0].weights)
-        and all(p.floats for p in data)
+        and (all(p.floats for p in data) or len(parents[0].shape) >= 3)
     )
 
 

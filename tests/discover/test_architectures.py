@@ -16,7 +16,9 @@ from tests.discover.rare_architectures import RARE
 
 TABLE = ARCHITECTURES + RARE
 
-IN_BF16 = ("llama", "gemma2", "olmo", "cohere", "gpt_oss", "mixtral", "nemotron", "bert", "t5")
+IN_HALF = ("llama", "gemma2", "olmo2", "cohere", "gpt_oss", "mixtral", "nemotron", "bert", "t5")
+DISPATCHED = ("deepseek_v4", "gpt_oss", "mixtral", "nemotron_h", "olmoe")
+IN_TRAINING = ("llama", "gpt2", "bert", "mixtral", "t5_v1_1", "vit", "squeezebert")
 DISTURBED = (
     "llama", "gemma", "gemma3n", "olmo", "cohere", "glm4", "bitnet", "nemotron", "gpt2", "bert",
     "mixtral", "dbrx", "t5_v1_1", "modernbert", "squeezebert", "imagegpt", "phimoe",
@@ -163,10 +165,33 @@ def test_weights_away_from_one_and_zero_change_nothing(architecture: Architectur
     assert_like(scan(model, example).blocks, architecture.expected)
 
 
-@pytest.mark.parametrize("architecture", cases(named(IN_BF16)))
-def test_bfloat16_changes_nothing(architecture: Architecture) -> None:
-    model, example = architecture.build(dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", cases(named(IN_HALF)))
+def test_half_precision_changes_nothing(architecture: Architecture, dtype: torch.dtype) -> None:
+    model, example = architecture.build(dtype=dtype, noise=0.2)
     assert_like(scan(model, example).blocks, architecture.expected)
+
+
+@pytest.mark.parametrize("dispatch", ["eager", "grouped_mm", "batched_mm"])
+@pytest.mark.parametrize("architecture", named(DISPATCHED), ids=lambda a: a.name)
+def test_the_dispatch_of_experts_changes_nothing(
+    architecture: Architecture, dispatch: str
+) -> None:
+    model, example = architecture.build()
+    model.set_experts_implementation(dispatch)
+    assert_like(scan(model, example).blocks, architecture.expected)
+
+
+@pytest.mark.parametrize("architecture", named(IN_TRAINING), ids=lambda a: a.name)
+def test_training_mode_changes_nothing_and_stays_as_it_was(architecture: Architecture) -> None:
+    model, example = architecture.build()
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    assert_like(scan(model, example).blocks, architecture.expected)
+    assert all(module.training for module in model.modules())
+    assert torch.equal(generator, torch.get_rng_state())
+    assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
 
 
 def test_the_table_has_every_kind() -> None:
