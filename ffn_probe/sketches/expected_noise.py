@@ -59,14 +59,13 @@ def square_errors(
     if not 0 < scale < np.inf:
         raise SketchError(f"a scale is a positive number, not {scale}")
     grid = magnitudes(number_format)
-    with np.errstate(all="ignore"):
-        left, right = inner / scale, outer / scale
-        width = right - left
-        wide = width > 0
-        area = _area(right, grid) - _area(left, grid)
-        at = np.searchsorted((grid[:-1] + grid[1:]) / 2, left, side="right")
-        error = np.where(wide, area / np.where(wide, width, 1.0), (left - grid[at]) ** 2)
-        squares: np.ndarray = np.maximum(error, 0.0) * scale * scale
+    left, right = inner / scale, outer / scale
+    width = right - left
+    wide = width > 0
+    area = _area(right, grid) - _area(left, grid)
+    at = np.searchsorted((grid[:-1] + grid[1:]) / 2, left, side="right")
+    error = np.where(wide, area / np.where(wide, width, 1.0), (left - grid[at]) ** 2)
+    squares: np.ndarray = np.maximum(error, 0.0) * scale * scale
     return squares
 
 
