@@ -58,6 +58,7 @@ def attach(  # noqa: PLR0913 - the options of a recording
     bits: int = 7,
     seed: int = 0,
     allow_flagged: bool = False,
+    allow_silent: bool = False,
     tags: Mapping[str, str] | None = None,
     command: str = "",
 ) -> "Probe":
@@ -79,6 +80,8 @@ def attach(  # noqa: PLR0913 - the options of a recording
         bits: mantissa bits of the histograms, 1..7.
         seed: of the probe's own random generators.
         allow_flagged: also watch blocks that discovery flagged.
+        allow_silent: a tap that never fired while its block ran is a note in the run, not an
+            AttachError at the end (the run is complete and closed either way).
         tags: free text, stored in the run.
         command: the command line, stored in the run.
 
@@ -117,7 +120,10 @@ def attach(  # noqa: PLR0913 - the options of a recording
         warnings=tuple(_caveats(model, scanned.blocks, chosen)),
         command=command,
     )  # fmt: skip
-    return Probe(model, Path(to), manifest, watching, every=every, window=window)
+    return Probe(
+        model, Path(to), manifest, watching,
+        every=every, window=window, allow_silent=allow_silent,
+    )  # fmt: skip
 
 
 class Probe:
@@ -132,11 +138,13 @@ class Probe:
         *,
         every: int,
         window: int,
+        allow_silent: bool = False,
     ) -> None:
         self.model = model
         self.folder = folder
         self.every = every
         self.window = window
+        self.allow_silent = allow_silent
         self.blocks = manifest.blocks
         self.observer = Observer(watching)
         self._manifest = manifest
@@ -205,6 +213,14 @@ class Probe:
             raise AttachError(
                 f"no tap of {len(self.blocks)} blocks fired in {self._batches} forward passes. "
                 "Was the model compiled, or does another path run than with the example?"
+            )
+        silent = self._silent()
+        if error is None and silent and not self.allow_silent:
+            raise AttachError(
+                f"{len(silent)} taps never fired while their blocks ran (first: {silent[0]}): "
+                "another path runs than with the example. The rest was recorded to "
+                f"{self.folder}. Give an example like the batches, leave the role out "
+                "(roles=...), or pass allow_silent=True."
             )
 
     @property
@@ -325,17 +341,33 @@ class Probe:
         return any(item.fired for item in self._watched)
 
     def _note_silence(self) -> None:
-        """Note every role that stayed silent in this window while its block ran."""
+        """Note every role that fired less often in this window than its block ran."""
         for item in self._watched:
-            fired = set(item.fired)
+            fired = item.fired
             self._ever |= {(item.block.name, role) for role in fired}
-            for role in item.block.roles:
-                if fired and role not in fired:
+            most = max(fired.values(), default=0)
+            for role in item.block.roles if fired else ():
+                missed = most - fired.get(role, 0)
+                # In a mixture the experts run as often as the router likes.
+                if missed and (role not in fired or not item.block.experts):
                     self._notes.setdefault(
-                        f"{item.block.name}: the tap of {role!r} was silent in window "
-                        f"{self._windows} while others of the block fired"
+                        f"{item.block.name}: the tap of {role!r} missed {missed} of {most} "
+                        f"calls in window {self._windows}"
                     )
-            item.fired.clear()
+            fired.clear()
+
+    def _silent(self) -> list[str]:
+        """Return the wanted taps that never fired although their block ran."""
+        wanted = self.observer.watching.roles
+        ran = {name for name, _ in self._ever}
+        return [
+            f"{block.name}/{role}"
+            for block in self.blocks
+            for role in block.roles
+            if block.name in ran
+            and (wanted is None or role in wanted)
+            and (block.name, role) not in self._ever
+        ]
 
     def _audit(self) -> list[str]:
         silent = [
