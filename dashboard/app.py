@@ -1,12 +1,13 @@
 """The app: routes to pages, callbacks, and what keeps it on this machine."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
 from flask import Response, abort, request
 
 from dashboard import LOOPBACK
@@ -47,6 +48,7 @@ def make_app(root: Path, *, remote: bool = False) -> Dash:
         suppress_callback_exceptions=True,
         serve_locally=True,
         index_string=_HTML.replace("STYLE", STYLE),
+        on_error=_failed,
     )
     app.layout = html.Div([
         dcc.Location(id=URL, refresh="callback-nav"),
@@ -89,6 +91,13 @@ def target(clicked: Mapping[str, Any] | None, to: str, search: str) -> str:
         if isinstance(name, str) and name
         else ""
     )
+
+
+def _failed(error: Exception) -> None:
+    """Show what no one foresaw as a page too; the terminal says where it happened."""
+    logging.getLogger("dashboard").error("a page failed", exc_info=error)
+    said = f"{type(error).__name__}: {error}. The terminal of the dashboard says where."
+    set_props(PAGE, {"children": problem("This page failed", said).content})
 
 
 # ---- wiring -----------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def _largest_ratio(a: ChannelView, b: ChannelView) -> ChannelChange:
         if gone.all():
             return ChannelChange(0.0, "no channel is alive in both")
     top, low = int(ratio.argmax()), int(ratio.argmin())
-    at = top if ratio[top] * ratio[low] >= 1 else low
+    at = top if float(ratio[top]) * float(ratio[low]) >= 1 else low
     before, after = math.sqrt(a.mean_square[at]), math.sqrt(b.mean_square[at])
     value = math.log2(ratio[at]) / 2 if ratio[at] > 0 else -math.inf
     return ChannelChange(value, f"channel {at}: {before:.4g} -> {after:.4g}")

@@ -12,6 +12,7 @@ from ffn_probe.figures.grid import CAP, Grid, drift_grid, measure_grid, shade, t
 from ffn_probe.figures.theme import FONT, SCALE, SEQUENTIAL, SIGN, Scale, css
 from ffn_probe.runs import Run
 
+_LARGEST = float(np.finfo(np.float32).max)
 SIGNED = 48  # columns; with more, a sign does not fit its cell
 
 Shown = Float[np.ndarray, "roles columns"]
@@ -70,7 +71,8 @@ def _heatmap(
     low, high = ends or (None, None)
     figure = go.Figure(
         go.Heatmap(
-            z=shown.astype(np.float32), x=x, y=list(grid.roles), zmin=low, zmax=high,
+            z=np.clip(shown, -_LARGEST, _LARGEST).astype(np.float32), x=x, y=list(grid.roles),
+            zmin=low, zmax=high,
             colorscale=[[stop, css(color)] for stop, color in scale], xgap=1, ygap=1,
             text=[[escape(cell.text) for cell in row] for row in grid.cells],
             hovertemplate="%{text}<extra></extra>", hoverongaps=True,

@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from dashboard.app import make_app
 from tests.dashboard.serving import dashboard
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
@@ -38,6 +39,22 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "ffn_probe", "dashboard", *arguments],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def asked(path: str, search: str) -> dict[str, object]:
+    """Return what the page sends to learn what a URL shows."""
+    return {
+        "output": "..page.children...title.data..",
+        "outputs": [
+            {"id": "page", "property": "children"},
+            {"id": "title", "property": "data"},
+        ],
+        "inputs": [
+            {"id": "url", "property": "pathname", "value": path},
+            {"id": "url", "property": "search", "value": search},
+        ],
+        "changedPropIds": ["url.pathname"],
+    }
 
 
 def test_it_starts_in_two_seconds_of_work_and_without_torch() -> None:
@@ -134,21 +151,24 @@ def test_what_is_not_there_is_not_served(address: str, path: str) -> None:
 
 
 def test_the_callbacks_answer_a_url_with_its_page(address: str) -> None:
-    body = {
-        "output": "..page.children...title.data..",
-        "outputs": [
-            {"id": "page", "property": "children"},
-            {"id": "title", "property": "data"},
-        ],
-        "inputs": [
-            {"id": "url", "property": "pathname", "value": "/compare"},
-            {"id": "url", "property": "search", "value": "?a=ln-gelu&b=ln-gelu"},
-        ],
-        "changedPropIds": ["url.pathname"],
-    }
+    body = asked("/compare", "?a=ln-gelu&b=ln-gelu")
     request = Request(
         address + "/_dash-update-component", json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )  # fmt: skip
     answer = json.load(urlopen(request, timeout=60))["response"]
     assert answer["title"]["data"] == "ln-gelu against ln-gelu - ffn-probe"
+
+
+def test_a_failure_no_one_foresaw_becomes_a_page(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("of all things")
+
+    monkeypatch.setattr("dashboard.app.ROUTES", {"/": broken})
+    client = make_app(SAMPLES).server.test_client()
+    answer = client.post("/_dash-update-component", json=asked("/", ""))
+    assert answer.status_code == 200
+    assert "ValueError: of all things" in json.dumps(answer.json["sideUpdate"]["page"])
+    assert "of all things" in caplog.text

@@ -119,6 +119,12 @@ def test_a_measure_is_a_grid_of_its_values(tmp_path: Path) -> None:
         measure_grid(made, "rmss")
 
 
+def test_a_measure_beyond_float32_is_drawn_at_its_end(tmp_path: Path) -> None:
+    tiny = {Site(0, "mlp", "gate"): [np.full((4, 2), 1e-42, np.float32)] * 16}
+    figure = measure_heatmap(make_run(tmp_path / "a", tiny), "headroom_fp16")
+    assert figure.data[0].z[0][0] == np.finfo(np.float32).max
+
+
 def test_a_measure_that_applies_nowhere_says_so(tmp_path: Path) -> None:
     figure = measure_heatmap(run(tmp_path / "a", sites(2)), "corr_gate_value")
     assert "applies to no site" in figure.layout.annotations[0].text
