@@ -50,10 +50,9 @@ class Tap:
     `part` slices the last axis. `expert` is the expert this tap belongs to when each
     expert is a module of its own. `labels` says how the rows of a packed mixture are
     assigned to experts: "" (none), "slice" (one expert a call, from the weight's offset),
-    "offsets" (rows sorted by expert, from the `offs` argument) or "index" (weights
-    gathered by an index, one a row); `source` is then the call, inside the module
-    `source_path`, that carries them ("batch": the first axis counts experts). `item` picks one result of a
-    call that returns several; `axis` is the axis of the channels.
+    "offsets" (rows sorted by expert, from the `offs` argument), "index" (weights gathered
+    by an index, one a row) or "batch" (the first axis counts experts); `source` is then the
+    call, inside the module `source_path`, that carries them. `item` picks one result of a call that returns several; `axis` is the axis of the channels.
     """
 
     role: str
