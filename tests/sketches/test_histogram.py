@@ -113,6 +113,17 @@ def test_coarsen_equals_sketching_with_fewer_bits(x: np.ndarray, bits: int, fewe
     assert BitHistogram.of(x, high).coarsen(low).equals(BitHistogram.of(x, low))
 
 
+@pytest.mark.parametrize(
+    ("value", "exact"),
+    [(1.5, (True, True)), (1 + 2.0**-7, (True, False)), (1 + 2.0**-20, (False, False))],
+)
+def test_coarsening_knows_which_values_are_still_exact(
+    value: float, exact: tuple[bool, bool]
+) -> None:
+    sketch = BitHistogram.of(np.array([value, -2.0]))
+    assert (sketch.exact, sketch.coarsen(3).exact) == exact
+
+
 @given(x=every_pattern, y=every_pattern, bits=st.integers(1, 7), other=st.integers(1, 7))
 @relaxed
 def test_unlike_resolutions_merge_at_the_coarser(
