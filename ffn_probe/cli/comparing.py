@@ -7,7 +7,7 @@ from textwrap import fill
 from rich.table import Table
 from rich.text import Text
 
-from ffn_probe.cli.tables import console, number, table
+from ffn_probe.cli.tables import console, number, plain, table
 from ffn_probe.compare import Drift, SiteDrift, compare
 
 _COLUMNS = ("status", "layer", "role", "aspect", "statistic", "value", "threshold", "unit",
@@ -56,7 +56,7 @@ def print_worst(drift: Drift, count: int) -> None:
             names = ", ".join(site.name for site in sites[:4]) + (", ..." if sites[4:] else "")
             notes.append(f"only in the {side}: {names}")
     for note in notes:
-        lines = fill(note, screen.width, initial_indent="  ", subsequent_indent="    ")
+        lines = fill(plain(note), screen.width, initial_indent="  ", subsequent_indent="    ")
         screen.print(lines, highlight=False, markup=False, soft_wrap=True)
     shown = [site for site in drift.worst(count) if site.status != "PASS"]
     if shown:

@@ -47,7 +47,7 @@ def print_manifest(run: Run) -> None:
         "run": f"{run.path} ({made.state}, {made.kind}, schema {made.schema_version})",
         "created": made.created,
         "model": f"{model.get('class', '?')} {model.get('name', '')}".strip(),
-        "weights": f"{model.get('parameters', 0):,} parameters, {model.get('dtype', '?')}",
+        "weights": f"{_count(model.get('parameters'))} parameters, {model.get('dtype', '?')}",
         "blocks": f"{len(run.blocks)}: {'; '.join(kinds)}",
         "data": f"{made.steps} steps, {made.tokens:,} tokens, {made.windows} windows",
         "sampling": ", ".join(f"{k} {v}" for k, v in made.sampling.items()),
@@ -60,6 +60,10 @@ def print_manifest(run: Run) -> None:
             out.print(f"{name:9} {plain(text)}", highlight=False, markup=False)
     for problem in run.problems:
         out.print(f"{'note':9} {plain(problem)}", highlight=False, markup=False)
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "?"
 
 
 def print_worst(run: Run, count: int) -> None:

@@ -61,6 +61,33 @@ def read_part(path: Path, table: str) -> pa.Table:
     return data
 
 
+def read_parts(
+    folder: Path, table: str, *, windows: int | None = None
+) -> Iterator[tuple[Path, pa.Table]]:
+    """Yield the parts of a table, none of which may say again what another one said.
+
+    Raises:
+        RunError, SchemaError: as `part_files` and `read_part`; or a part repeats a window of
+            a rank, as a copy of a file does: its values would be counted twice.
+    """
+    seen: dict[tuple[int, ...], Path] = {}
+    for path in part_files(folder, table, windows=windows):
+        data = read_part(path, table)
+        for key in _windows_of(data):
+            if key in seen:
+                raise SchemaError(
+                    f"{path} repeats window {key[0]} of {seen[key].name}; remove the copy"
+                )
+            seen[key] = path
+        yield path, data
+
+
+def _windows_of(data: pa.Table) -> list[tuple[int, ...]]:
+    names = [name for name in ("window", "dp", "tp", "pp", "ep") if name in data.column_names]
+    rows = data.select(names).group_by(names).aggregate([]).to_pylist()
+    return [tuple(row[name] for name in names) for row in rows]
+
+
 def rows_of(data: pa.Table) -> Iterator[dict[str, Any]]:
     """Return the rows as dicts; list columns are 1-D arrays (lists for strings)."""
     columns = {name: _column(data.column(name).combine_chunks()) for name in data.column_names}

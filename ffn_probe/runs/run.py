@@ -7,7 +7,7 @@ The tables are plain Parquet, so any engine can query them too. With DuckDB:
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ffn_probe.anatomy import ROLES, Block, Site
 from ffn_probe.errors import RunError, SchemaError, SketchError, UnknownName
 from ffn_probe.measures import MeasureInput, measure_all
 from ffn_probe.runs.manifest import Manifest
-from ffn_probe.runs.parts import part_files, read_part, rows_of
+from ffn_probe.runs.parts import read_parts, rows_of
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, TABLES, WHOLE
 from ffn_probe.sketches import (
     BitHistogram,
@@ -142,8 +142,8 @@ class Run:
     def _read(self, table: str) -> dict[Site, dict[int, Any]]:
         kind = _SKETCHES[table]
         found: dict[Site, dict[int, Any]] = {}
-        for path in self._files(table):
-            for row in rows_of(read_part(path, table)):
+        for path, data in self._read_parts(table):
+            for row in rows_of(data):
                 site = Site(row["layer"], row["block"], row["role"], row["expert"])
                 folds = found.setdefault(site, {})
                 fold = row["fold"]
@@ -154,10 +154,10 @@ class Run:
                     self._count_rows(site, fold, row)
         return found
 
-    def _files(self, table: str) -> list[Path]:
-        """Return the parts to read: of an open run, those of its finished windows."""
+    def _read_parts(self, table: str) -> Iterator[tuple[Path, pa.Table]]:
+        """Yield the parts to read: of an open run, those of its finished windows."""
         windows = None if self.closed else self.manifest.windows
-        return part_files(self.folder, table, windows=windows)
+        return read_parts(self.folder, table, windows=windows)
 
     def _count_rows(self, site: Site, fold: int, row: Mapping[str, Any]) -> None:
         folds = self._rows.setdefault(site, {})
@@ -228,7 +228,7 @@ class Run:
         if name not in TABLES:
             raise UnknownName.of("table", name, ["measures", *TABLES])
         schema = TABLES[name]
-        parts = [read_part(path, name) for path in self._files(name)]
+        parts = [data for _, data in self._read_parts(name)]
         data = pa.concat_tables(parts) if parts else schema.empty_table()
         frame: pd.DataFrame = data.to_pandas()
         frame.attrs["units"] = {

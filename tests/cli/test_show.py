@@ -1,6 +1,7 @@
 """`ffn-probe show`: the manifest, the worst sites, one measure; no torch, no surprise."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,24 @@ def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     """Markup and control characters of a manifest come out as text or are refused."""
     from ffn_probe.runs import Manifest, RunWriter
 
+    sampling = {"rows": "\x1b[2J"}
+    model = {"parameters": {"a": 1}, "class": ["\x1b"]}
     tags = {"a": "[bold]x[/bold]", "b": "\x1b[2J\x1b]0;title\x07", "c": "line\nbreak"}
-    RunWriter.create(tmp_path / "run", Manifest(tags=tags, device="[/]")).close()
+    made = Manifest(tags=tags, device="[/]", sampling=sampling, model=model)
+    RunWriter.create(tmp_path / "run", made).close()
     shown = run("show", tmp_path / "run").stdout
     assert "[bold]x[/bold]" in shown
     assert "\x1b" not in shown
     assert "\x07" not in shown
+
+
+def test_a_comparison_cannot_be_steered_by_a_manifest(tmp_path: Path) -> None:
+    Path(shutil.copytree(SAMPLE, tmp_path / "run"))
+    data = json.loads((SAMPLE / "run.json").read_text())
+    data["sampling"]["rows"] = "\x1b[2J"
+    data["model"]["dtype"] = "\x1b]0;title\x07"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(data))
+    result = run("compare", SAMPLE, tmp_path / "run")
+    assert result.exit_code in {0, 1}
+    assert "\\x1b[2J" in result.stdout
+    assert "\x1b" not in result.output

@@ -214,6 +214,16 @@ def test_a_run_behind_a_link_is_read(folder: Path, tmp_path: Path) -> None:
     assert Run.open(tmp_path / "latest").sites == SITES
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_a_copy_of_a_part_is_not_counted_twice(folder: Path, table: str) -> None:
+    path = part(folder, table)
+    copy = path.with_name(path.name.replace("-0.parquet", "-0 (1).parquet"))
+    shutil.copy(path, copy)
+    message = assert_refused(folder, folder / table, SchemaError)
+    assert "repeats window 1 of" in message
+    assert "remove the copy" in message
+
+
 def test_a_temporary_or_foreign_file_is_passed_over(folder: Path) -> None:
     expected = Run.open(folder).rows(SITES[0])
     (folder / "moments" / ".part-00000009-0.parquet.tmp").write_bytes(b"half")

@@ -1,11 +1,13 @@
 """What is written to a run is what is read from it."""
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import ffn_probe.runs.run
@@ -208,9 +210,18 @@ def test_the_documented_query_agrees_with_the_run(run: Run) -> None:
 
 def test_a_plain_reader_sees_the_units(run: Run) -> None:
     path = next((run.folder / "moments").glob("*.parquet"))
+    fields = pq.read_schema(path)
+    assert fields.field("mean").metadata[b"unit"] == b"unit of the tensor"
+    assert all(fields.field(name).metadata[b"unit"] for name in fields.names)
     query = f"SELECT count(*) FROM '{path}' WHERE count > 0 AND m2 >= 0"
     [(rows,)] = duckdb.sql(query).fetchall()
     assert rows == len([1 for _, window, _ in DATA if window == 0])
+
+
+def test_a_run_can_be_moved(run: Run, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(run.folder, tmp_path / "elsewhere" / "renamed"))
+    assert Run.open(moved).measures().equals(run.measures())
+    assert str(run.folder).encode() not in (moved / "run.json").read_bytes()
 
 
 def test_reading_leaves_the_folder_as_it_was(run: Run) -> None:
