@@ -52,7 +52,8 @@ class Tap:
     assigned to experts: "" (none), "slice" (one expert a call, from the weight's offset),
     "offsets" (rows sorted by expert, from the `offs` argument), "index" (weights gathered
     by an index, one a row) or "batch" (the first axis counts experts); `source` is then the
-    call, inside the module `source_path`, that carries them. `item` picks one result of a call that returns several; `axis` is the axis of the channels.
+    call, inside the module `source_path`, that carries them. `item` picks one result of a
+    call that returns several; `axis` is the axis of the channels.
     """
 
     role: str
