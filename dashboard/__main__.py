@@ -4,6 +4,7 @@ import argparse
 import logging
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dashboard import LOOPBACK
@@ -50,7 +51,7 @@ def serve(runs: Path, *, host: str, port: int, remote: bool) -> None:
 
     app = make_app(runs.resolve(), remote=remote)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    with listening:
+    with listening, suppress(KeyboardInterrupt):
         server = make_server(
             host, listening.getsockname()[1], app.server, threaded=True, fd=listening.fileno()
         )

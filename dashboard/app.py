@@ -57,7 +57,9 @@ def make_app(root: Path, *, remote: bool = False) -> Dash:
         html.Header(dcc.Link("ffn-probe", href="/", className="home")),
         html.Main(id=PAGE),
     ])  # fmt: skip
-    _connect(app, Library(root))
+    library = Library(root)
+    _connect(app, library)
+    _serve_reports(app, library)
     _guard(app, remote=remote)
     return app
 
@@ -133,6 +135,8 @@ def _connect(app: Dash, library: Library) -> None:
         Input(TITLE, "data"),
     )
 
+
+def _serve_reports(app: Dash, library: Library) -> None:
     def export(suffix: str) -> Response:
         if suffix not in FORMATS:
             abort(404)
