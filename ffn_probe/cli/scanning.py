@@ -1,6 +1,8 @@
 """`ffn-probe scan`: the blocks of a model, and what was skipped."""
 
 import json
+import re
+from collections import Counter
 from itertools import chain
 from typing import Any
 
@@ -11,6 +13,7 @@ from ffn_probe.cli.tables import console, table
 from ffn_probe.discover import Scan, scan
 from ffn_probe.errors import ModelError
 
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _COLUMNS = ("layer", "block", "kind", "layout", "activation", "norm", "d_model", "d_ff",
             "experts", "taps", "error")  # fmt: skip
 
@@ -68,12 +71,23 @@ def print_table(found: Scan) -> None:
             out.print(f"  {flag}", highlight=False, markup=False)
     if found.skipped:
         out.print(f"not an FFN, or not readable ({len(found.skipped)}):")
-        for skipped in found.skipped:
-            out.print(
-                f"  {skipped.path or '(model)'}: {skipped.reason}",
-                highlight=False,
-                markup=False,
-            )
+        for line in skipped_lines(found):
+            out.print(line, highlight=False, markup=False)
+
+
+def skipped_lines(found: Scan) -> list[str]:
+    """Return a line a reason, then a line for all places whose paths differ in numbers."""
+    places: dict[str, Counter[str]] = {}
+    for skipped in found.skipped:
+        path = _NUMBER.sub("*", skipped.path or "(model)")
+        places.setdefault(skipped.reason, Counter())[path] += 1
+    lines: list[str] = []
+    for reason, paths in places.items():
+        lines.append(f"  {reason}:")
+        lines += [
+            f"    {path}" + (f" ({n} places)" if n > 1 else "") for path, n in paths.items()
+        ]
+    return lines
 
 
 def _row(block: Block) -> tuple[str, ...]:
