@@ -22,6 +22,7 @@ from ffn_probe.discover.residual import in_residual_stream
 from ffn_probe.discover.trace import Graph, Node, trace
 from ffn_probe.errors import ModelError
 
+_OF_ROWS = frozenset({"layernorm", "rmsnorm"})
 _MIXES_POSITIONS = "its projections mix positions: they sum over another axis than its norm"
 
 
@@ -74,7 +75,7 @@ def scan(model: nn.Module, example: Any) -> Scan:
     for reading in readings:
         normed = find_norm(reading.source, graph, linearity, model)
         first = linearity.of[reading.gate].matrices[0]
-        if normed.norm.kind != "none" and not along_channels(reading.source, first):
+        if normed.norm.kind in _OF_ROWS and not along_channels(reading.source, first):
             near.append(Near(reading.down.node, _MIXES_POSITIONS))
             continue
         blocks.append(block_of(reading, normed, graph, linearity, model))

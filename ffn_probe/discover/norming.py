@@ -53,18 +53,19 @@ def find_norm(source: Node, graph: Graph, linearity: Linearity, model: nn.Module
     unknown = unknown_norm(source, graph, linearity)
     if unknown is not None:
         entry, inside, owner = unknown
-        plain_form = not any(n in linearity.matrices for n in inside)
-        width = source.shape[-1] if plain_form else 0
-        return Normed(_unknown(inside, owner, width, model), entry, source)
+        return Normed(_unknown(inside, owner, linearity, model), entry, source)
     return Normed(Norm("none"), None, source)
 
 
-def _unknown(inside: list[Node], owner: str, width: int, model: nn.Module) -> Norm:
-    weight, bias = _parameters(inside, width)
-    gain = None if weight is None else "w"
-    return Norm(
-        "other", owner, gain, bias=bias is not None, eps=_eps_hint(inside, owner, model)
-    )
+def _unknown(inside: list[Node], owner: str, linearity: Linearity, model: nn.Module) -> Norm:
+    """Return the Norm of a module whose formula is not known, with what vectors it has."""
+    leaves: list[str] = []
+    if not any(node in linearity.matrices for node in inside):
+        held = [p for node in inside for p in node.parents if isinstance(p.value, nn.Parameter)]
+        leaves = [p.name.rpartition(".")[2] for p in held if len(p.shape) == 1]
+    bias = any("bias" in leaf for leaf in leaves)
+    gain = "w" if any("bias" not in leaf for leaf in leaves) else None
+    return Norm("other", owner, gain, bias=bias, eps=_eps_hint(inside, owner, model))
 
 
 def _modulated(source: Node) -> list[Node]:

@@ -107,9 +107,10 @@ def _mixes_projection(node: Node, linearity: Linearity) -> bool:
 def _blocked(matrix: Matrix, area: Region, linearity: Linearity) -> Near | None:
     split = _product(area)
     convolved = all(_mixes_projection(b, linearity) for b in area.barriers)
-    if split is None and convolved and any(plain(n.op) in _CURVED for n in area.nodes):
+    direct = split is None and not area.rowwise() and _is_activated(area)
+    if direct and convolved:
         return Near(matrix.node, "a convolution between its projections mixes positions")
-    if split is None and _over_positions(area):
+    if direct and _over_positions(area):
         mixing = ", ".join(sorted({plain(b.op) for b in area.barriers})[:3])
         return Near(
             matrix.node, f"a function of positions ({mixing}) stands between its projections"
@@ -128,11 +129,15 @@ def _blocked(matrix: Matrix, area: Region, linearity: Linearity) -> Near | None:
     return Near(matrix.node, reason)
 
 
+def _is_activated(area: Region) -> bool:
+    return any(plain(node.op) in _CURVED for node in area.nodes)
+
+
 def _over_positions(area: Region) -> bool:
-    """Whether an activated projection also passes a function that mixes positions."""
+    """Whether a projection also passes a function that mixes positions."""
     inner = area.nodes | set(area.frontier)
     mixed = any(p in inner for b in area.barriers for p in b.parents)
-    return bool(area.frontier) and mixed and any(plain(n.op) in _CURVED for n in area.nodes)
+    return bool(area.frontier) and mixed
 
 
 def _product(area: Region) -> Node | None:

@@ -247,6 +247,17 @@ class BatchNormed(nn.Module):
         return self.bn2(self.down(hidden)).transpose(1, 2)
 
 
+class BatchNormBefore(nn.Module):
+    """PatchTST: a batch norm over transposed channels stands before the FFN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn, self.ffn = nn.BatchNorm1d(D), sequential(nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.ffn(self.bn(x.transpose(1, 2)).transpose(1, 2))
+
+
 class LoraLinear(nn.Module):
     """PEFT's way: the base, and beside it B(A(dropout(x))) times a scale."""
 
@@ -646,6 +657,8 @@ UNUSUAL: tuple[Case, ...] = (
          (mlps("ffn", LN, "gelu", "fc1", "fc2"),)),
     Case("batch_normed", lambda: Residual(BatchNormed()),
          (mlps("ffn", LN, "hardswish", "up", "down"),)),
+    Case("batch_norm_before", BatchNormBefore,
+         (mlps("ffn", Entering("other", "bn", "w", bias=True, eps=1e-5), "gelu", "0", "2"),)),
     Case("with_lora", with_lora,
          (one(LN, gate="gate.base_layer", up="up.base_layer", down="down.base_layer"),)),
     Case("tied_matrices", lambda: Residual(TiedMatrices()),
