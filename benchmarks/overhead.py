@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffn_probe import attach, discover
-from ffn_probe.probes.probe import WINDOW
+from ffn_probe.probes.attach import WINDOW
 
 
 class Block(nn.Module):

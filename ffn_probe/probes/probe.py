@@ -1,18 +1,12 @@
-"""Attach to a model: `attach` returns a Probe, which watches the FFNs while it is entered.
+"""Probe: watches the FFNs of a model while it is entered, and writes its run.
 
 The model is not changed: outputs, gradients, random state, parameters and mode are those
 of the bare model, and after the exit no hook is left. Attaching is all or nothing.
 """
 
-import os
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
 from types import TracebackType
 from typing import Any
 
@@ -20,110 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ffn_probe.anatomy import ROLES, Block
-from ffn_probe.discover import Scan, scan
-from ffn_probe.discover.trace import check_readable
-from ffn_probe.errors import AttachError, ModelError, UnknownName
+from ffn_probe.errors import AttachError
 from ffn_probe.probes.accumulate import FOLDS
 from ffn_probe.probes.inputs import Grid, grids_of, input_hash, mixed
 from ffn_probe.probes.observe import Observer, Watching
 from ffn_probe.probes.taps import Watched, install, recomputing
 from ffn_probe.runs import Manifest, Run, RunWriter
 
-WINDOW = 64
-"""Steps a window by default: a flush costs about what one step of a small model does."""
-
 _FEW_TOKENS = 64
-_WATCHED = ("torch", "transformers", "numpy", "ffn-probe")
-_CONFIG = (
-    "model_type", "hidden_act", "hidden_activation", "activation_function", "hidden_size",
-    "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "num_local_experts",
-    "num_experts", "num_experts_per_tok", "vocab_size", "tie_word_embeddings",
-)  # fmt: skip
-
-
-def attach(  # noqa: PLR0913 - the options of a recording
-    model: nn.Module,
-    *,
-    to: str | os.PathLike[str],
-    example: Any = None,
-    found: Scan | Sequence[Block] | None = None,
-    blocks: str | Iterable[str | int] | None = None,
-    roles: Iterable[str] | None = None,
-    experts: Iterable[int] | None = None,
-    gradients: bool = False,
-    every: int = 1,
-    rows: int | str = 512,
-    window: int = WINDOW,
-    bits: int = 7,
-    seed: int = 0,
-    allow_flagged: bool = False,
-    allow_silent: bool = False,
-    tags: Mapping[str, str] | None = None,
-    command: str = "",
-) -> "Probe":
-    """Return a Probe on the FFNs of `model`; use it in a with statement.
-
-    Args:
-        model: the model; it is not changed.
-        to: the folder of the run, which must not exist.
-        example: an input for one forward pass, from which the blocks are found.
-        found: what `scan` or `discover` returned for this model, instead of an example.
-        blocks: which blocks: glob patterns of names, or layer ordinals (negative ones count
-            from the end). None: all.
-        roles: which of anatomy.ROLES. None: all.
-        experts: which experts of a mixture. None: all.
-        gradients: record the gradients of the same sites as well.
-        every: watch every n-th step only.
-        rows: sampled rows a call, or "all".
-        window: steps after which the state goes to disk.
-        bits: mantissa bits of the histograms, 1..7.
-        seed: of the probe's own random generators.
-        allow_flagged: also watch blocks that discovery flagged.
-        allow_silent: a tap that never fired while its block ran is a note in the run, not an
-            AttachError at the end (the run is complete and closed either way).
-        tags: free text, stored in the run.
-        command: the command line, stored in the run.
-
-    Raises:
-        ModelError: the model has no FFN, or none that can be watched.
-        ExampleError: the model rejected the example.
-        AttachError: neither `example` nor `found` was given, or an option is out of range.
-        UnknownName: no block, role or expert has that name.
-    """
-    _check_options(every=every, window=window, bits=bits, rows=rows)
-    RunWriter.check_free(to)
-    check_watchable(model)
-    scanned = _scanned(model, example, found)
-    chosen = _chosen(scanned.blocks, blocks, allow_flagged=allow_flagged)
-    watching = Watching(
-        rows=None if rows == "all" else int(rows),
-        bits=bits,
-        roles=_roles(chosen, roles),
-        experts=_experts(chosen, experts),
-        gradients=gradients,
-        seed=seed,
-    )
-    manifest = Manifest(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=_description(model),
-        blocks=chosen,
-        sampling={
-            "rows": rows, "bits": bits, "every": every, "window": window, "folds": FOLDS,
-            "seed": seed, "gradients": gradients,
-            "roles": sorted(watching.roles) if watching.roles else "all",
-        },
-        versions=_versions(),
-        device=str(next(model.parameters(), torch.zeros(0)).device),
-        tags=dict(tags or {}),
-        skipped=tuple({"path": s.path, "reason": s.reason} for s in scanned.skipped),
-        warnings=tuple(_caveats(model, scanned.blocks, chosen)),
-        command=command,
-    )  # fmt: skip
-    return Probe(
-        model, Path(to), manifest, watching,
-        every=every, window=window, allow_silent=allow_silent,
-    )  # fmt: skip
 
 
 class Probe:
@@ -379,161 +277,6 @@ class Probe:
         if self._writer is not None and any(b.experts for b in self.blocks):
             notes += _rare_experts(self.run, self.blocks)
         return notes
-
-
-def check_watchable(model: nn.Module) -> None:
-    """Raise ModelError when a probe could not watch this model."""
-    check_readable(model)
-    if hasattr(model, "_orig_mod"):
-        raise ModelError(
-            "the model is wrapped by torch.compile: probes on it would not fire. Attach to "
-            "model._orig_mod (the eager module)."
-        )
-    packed = [
-        (name, p) for name, p in model.named_parameters() if p.dim() > 1 and _is_packed(p)
-    ]
-    if packed:
-        name, parameter = packed[0]
-        raise ModelError(
-            f"{len(packed)} weights are quantized or packed (first: {name}, "
-            f"{type(parameter).__name__} of {parameter.dtype}). Probes watch floating-point "
-            "weights: dequantize the model, or record the model before quantization."
-        )
-
-
-def _is_packed(parameter: Tensor) -> bool:
-    if not parameter.is_floating_point() or parameter.element_size() == 1:
-        return True
-    return type(parameter).__module__.startswith(("torchao", "bitsandbytes"))
-
-
-def _check_options(**options: int | str) -> None:
-    rows = options.pop("rows")
-    if rows != "all" and (not isinstance(rows, int) or rows < 1):
-        raise AttachError(f"rows is {rows!r}; expected a count of at least 1, or 'all'")
-    for name, value in options.items():
-        top = 7 if name == "bits" else None
-        if not isinstance(value, int) or value < 1 or (top is not None and value > top):
-            what = f"1..{top}" if top else "a whole number of at least 1"
-            raise AttachError(f"{name} is {value!r}; expected {what}")
-
-
-def _scanned(model: nn.Module, example: Any, found: Scan | Sequence[Block] | None) -> Scan:
-    if isinstance(found, Scan):
-        scanned = found
-    elif found is not None:
-        scanned = Scan(tuple(found), ())
-    elif example is None:
-        raise AttachError("attach needs example= (an input of the model) or found= (from scan)")
-    else:
-        scanned = scan(model, example)
-    if not scanned.blocks:
-        near = "; ".join(f"{s.path}: {s.reason}" for s in scanned.skipped[:3]) or "nothing"
-        raise ModelError(f"no FFN in {type(model).__name__}. Near: {near}")
-    return scanned
-
-
-def _chosen(
-    known: Sequence[Block],
-    wanted: str | Iterable[str | int] | None,
-    *,
-    allow_flagged: bool,
-) -> tuple[Block, ...]:
-    patterns = [wanted] if isinstance(wanted, str) else wanted
-    if patterns is not None:
-        keep: set[str] = set()
-        for pattern in patterns:
-            hits = _matching(known, pattern)
-            if not hits:
-                names = [block.name for block in known]
-                raise UnknownName.of("block", str(pattern), names, "Ordinals count layers.")
-            keep |= hits
-        known = [block for block in known if block.name in keep]
-    usable = tuple(block for block in known if allow_flagged or not block.flags)
-    if not usable:
-        flags = "; ".join(f"{b.name}: {', '.join(b.flags)}" for b in known[:3])
-        raise ModelError(
-            f"all {len(known)} blocks are flagged ({flags}). allow_flagged=True watches them."
-        )
-    return usable
-
-
-def _matching(known: Sequence[Block], pattern: str | int) -> set[str]:
-    if isinstance(pattern, str) and not pattern.lstrip("-").isdigit():
-        return {b.name for b in known if fnmatchcase(b.name, pattern)}
-    layers = sorted({b.layer for b in known})
-    ordinal = int(pattern)
-    layer = layers[ordinal] if ordinal < 0 and -ordinal <= len(layers) else ordinal
-    return {b.name for b in known if b.layer == layer}
-
-
-def _roles(blocks: Sequence[Block], wanted: Iterable[str] | None) -> frozenset[str] | None:
-    if wanted is None:
-        return None
-    roles = frozenset([wanted] if isinstance(wanted, str) else wanted)
-    for role in roles:
-        if role not in ROLES:
-            raise UnknownName.of("role", role, ROLES)
-    there = [role for role in ROLES if any(role in block.roles for block in blocks)]
-    if roles and not roles & set(there):
-        raise UnknownName(
-            f"no chosen block has {' or '.join(sorted(roles))}; the roles of the "
-            f"{len(blocks)} blocks are {', '.join(there)}"
-        )
-    return roles or None
-
-
-def _experts(blocks: Sequence[Block], wanted: Iterable[int] | None) -> frozenset[int] | None:
-    if wanted is None:
-        return None
-    chosen = frozenset(wanted)
-    most = max((block.experts for block in blocks), default=0)
-    for expert in chosen:
-        if not 0 <= expert < most:
-            raise UnknownName(
-                f"no expert {expert}; "
-                + (f"experts are 0..{most - 1}" if most else "no chosen block has experts")
-            )
-    return chosen
-
-
-def _description(model: nn.Module) -> dict[str, Any]:
-    config = getattr(model, "config", None)
-    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
-    named = {key: getattr(config, key, None) for key in _CONFIG} if config is not None else {}
-    simple = {k: v for k, v in named.items() if isinstance(v, str | int | float | bool)}
-    return {
-        "class": type(model).__name__,
-        "name": str(getattr(config, "_name_or_path", "") or "")[:200],
-        "dtype": dtypes[0] if len(dtypes) == 1 else ", ".join(dtypes) or "none",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "training": model.training,
-        "config": simple,
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": python_version(), "platform": sys.platform}
-    for name in _WATCHED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _caveats(model: nn.Module, known: Sequence[Block], chosen: Sequence[Block]) -> list[str]:
-    names = {block.name for block in chosen}
-    flagged = [b for b in known if b.flags and b.name not in names]
-    notes = [f"{b.name} was not watched: {', '.join(b.flags)}" for b in flagged]
-    if not model.training and any(
-        isinstance(m, nn.TransformerEncoderLayer) for m in model.modules()
-    ):
-        notes.append(
-            "torch turns the fused fast path of nn.TransformerEncoderLayer off while hooks are "
-            "attached; outputs may differ from the bare model in the last bits"
-        )
-    return notes
 
 
 def _rare_experts(run: Run, blocks: Sequence[Block]) -> list[str]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ffn_probe.discover.trace import call_arguments, describe
 from ffn_probe.errors import ExampleError, FfnProbeError
-from ffn_probe.probes.probe import Probe, attach, check_watchable
+from ffn_probe.probes.attach import attach, check_watchable
+from ffn_probe.probes.probe import Probe
 from ffn_probe.runs import Run, RunWriter
 
 
