@@ -42,7 +42,12 @@ SEED = 20
 def main() -> None:
     """Train, then record, and print what was learned."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--step", choices=["all", "train", "record"], default="all")
+    parser.add_argument(
+        "--step",
+        choices=["all", "train", "record"],
+        default="all",
+        help="train: weights and losses; record: runs of the stored weights (half a minute)",
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     arguments = parser.parse_args()
     if arguments.step != "record":

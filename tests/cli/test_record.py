@@ -1,5 +1,6 @@
 """`ffn-probe record`: what is kept, what is said, and what is refused before any work."""
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def test_options_choose_what_is_recorded(tmp_path: Path) -> None:
     assert made.histogram("layers.0/gate").bits == 5
     assert made.manifest.tags == {"a": "b=c", "who": "me"}
     assert made.manifest.command.startswith("ffn-probe ")
+
+
+def test_the_defaults_are_those_of_attach() -> None:
+    from ffn_probe import attach
+    from ffn_probe.cli.app import record
+
+    theirs, ours = signature(attach).parameters, signature(record).parameters
+    for name in ("every", "window", "bits", "seed", "allow_flagged"):
+        assert ours[name].default == theirs[name].default
+    assert ours["rows"].default == str(theirs["rows"].default)
 
 
 @pytest.mark.parametrize(
