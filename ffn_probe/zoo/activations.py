@@ -45,6 +45,11 @@ def laplace(x: Tensor, mu: float, sigma: float) -> Tensor:
     return 0.5 * (1.0 + torch.erf((x - mu) / (sigma * 2**0.5)))
 
 
+def gelu_10(x: Tensor) -> Tensor:
+    """Return the exact GELU, kept within -10 .. 10."""
+    return F.gelu(x).clamp(-10.0, 10.0)
+
+
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
@@ -66,6 +71,8 @@ ACTIVATIONS: tuple[Activation, ...] = (
     Activation("hardswish", F.hardswish, "Howard et al. 2019"),
     Activation("hardsigmoid", F.hardsigmoid, "Courbariaux et al. 2015"),
     Activation("softplus", F.softplus, "Dugas et al. 2001"),
+    Activation("gelu_10", gelu_10, "Wu et al. 2020 (integer quantization)"),
+    Activation("sqrtsoftplus", lambda x: F.softplus(x).sqrt(), "a router's score function"),
     Activation("softsign", F.softsign, "Turian et al. 2009"),
     Activation("selu", F.selu, "Klambauer et al. 2017"),
     Activation(
