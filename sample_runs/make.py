@@ -138,7 +138,7 @@ def record(name: str) -> None:
     torch.set_num_threads(1)
     target = HERE / name
     shutil.rmtree(target, ignore_errors=True)
-    ffn_probe.record(load(name), held_back(), to=target, tags={"sample": name})
+    ffn_probe.record(load(name), held_back(), to=target, window=16, tags={"sample": name})
     print(f"recorded {target}")
 
 
