@@ -119,7 +119,7 @@ def _texts(names: set[str], config: Any) -> Iterator[Given]:
 
 
 def _token_shapes(config: Any) -> Iterator[tuple[int, ...]]:
-    most = _integer(config, "max_position_embeddings", "n_positions", default=_TOKENS)
+    most = _integer(config, "max_position_embeddings", "n_positions", default=512)
     length = _TOKENS if most <= 4 else min(_TOKENS, most - 2)
     yield (_SEQUENCES, length)
     books = _integer(config, "num_codebooks", "num_channels", default=0)

@@ -68,7 +68,7 @@ def scan(model: nn.Module, example: Any) -> Scan:
     graph = trace(model, example)
     linearity = Linearity(graph, model)
     readings, near = _read_all(linearity)
-    readings, rejected = in_residual_stream(readings)
+    readings, rejected = in_residual_stream(readings, linearity)
     near += rejected
     blocks: list[Block] = []
     sources: list[Node] = []

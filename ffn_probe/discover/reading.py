@@ -16,6 +16,7 @@ from ffn_probe.discover.operations import plain
 from ffn_probe.discover.rebuild import NotRebuildable, rebuild
 from ffn_probe.discover.region import Region, dominators, lowered, region
 from ffn_probe.discover.trace import Node
+from ffn_probe.discover.unknown import is_made_of
 from ffn_probe.zoo.fingerprint import Match, identify_activation, identify_gate
 
 _CURVED = frozenset({"gelu", "silu", "relu", "relu6", "hardswish", "sigmoid", "tanh", "mish"})
@@ -119,8 +120,8 @@ def _blocked(matrix: Matrix, area: Region, linearity: Linearity) -> Near | None:
         return None
     operands = [p for p in split.parents if p.data]
     clear = [p for p in operands if not area.blocked_below(p) and area.frontier_below(p)]
-    if len(clear) != 1:
-        return None
+    if len(clear) != 1 or any(is_made_of(clear[0], p) for p in operands if p is not clear[0]):
+        return None  # a tensor gated by itself is a norm or a squeeze-and-excitation
     names = sorted({plain(b.op) or b.kind for b in area.barriers})
     made_by = ", ".join(names[:3])
     reason = (

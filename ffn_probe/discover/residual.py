@@ -1,6 +1,6 @@
 """Whether a block's output is added to a residual stream: a head's or a projector's is not."""
 
-from ffn_probe.discover.linear import as_matrix
+from ffn_probe.discover.linear import Linearity, as_matrix
 from ffn_probe.discover.operations import (
     ADDS,
     CASTS,
@@ -28,9 +28,13 @@ _CARRIED = (
 _KEPT = _QUIET | GATHERS | SUMS | ADDS | _CLAMPS | {"mul", "div", "sub", "cat", "stack"}
 
 
-def in_residual_stream(readings: list[Reading]) -> tuple[list[Reading], list[Near]]:
+def in_residual_stream(
+    readings: list[Reading], linearity: Linearity
+) -> tuple[list[Reading], list[Near]]:
     """Keep the blocks around which a residual path runs; a bare FFN stands for itself."""
-    added = [r for r in readings if has_residual(r.down.node, r.source)]
+    added = [
+        r for r in readings if has_residual(r.down.node, linearity.of[r.gate].matrices[0].data)
+    ]
     if not added:
         added = [r for r in readings if _is_output(r.down.node)]
     kept = set(map(id, added))

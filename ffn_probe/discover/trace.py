@@ -29,6 +29,10 @@ _APPLY = vars(torch.autograd.Function)["apply"].__func__.__code__
 _CALL = nn.Module._call_impl.__code__
 
 
+_TAKE_A_FORM = frozenset({"reshape_as", "view_as", "expand_as", "type_as"})
+"""Functions whose second tensor gives its shape or dtype, not its values."""
+
+
 class Node:
     """One tensor of the pass: a parameter, an input, or the result of a function."""
 
@@ -111,6 +115,10 @@ class _Recorder(TorchFunctionMode):
             node.name = name
             node.data = False
             node.weights = frozenset({name})
+        for name, value in _attributes(model):
+            if id(value) not in self.by_id:
+                node = self._new("param", value)
+                node.name, node.weights = name, frozenset({name})
 
     # Nodes
 
@@ -212,6 +220,8 @@ class _Recorder(TorchFunctionMode):
         node = self._new("op", result)
         swapped = _swap(args, known)
         node.func = func
+        if named in _TAKE_A_FORM:
+            known = {id(args[0]): known[id(args[0])]}
         node.kwargs = _swap(kwargs, known)
         self._link(node, named, swapped, tuple(known.values()))
         node.trail = call_trail()
@@ -410,6 +420,15 @@ def _positional(enter: Callable[..., None]) -> Callable[[nn.Module, tuple[Any, .
         enter(module, args, kwargs)
 
     return hook
+
+
+def _attributes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that modules keep as plain attributes: caches, unregistered weights."""
+    for path, module in model.named_modules():
+        for key, held in vars(module).items():
+            if key not in {"_parameters", "_buffers", "_modules"}:
+                for value in _tensors(held):
+                    yield f"{path}.{key}".lstrip("."), value
 
 
 def _is_pick(named: str, parents: tuple[Node, ...]) -> bool:

@@ -19,10 +19,11 @@ def unknown_norm(
     shape by a statistic of each row, without a sum of branches.
     """
     made = _quiet_origin(source)
-    visits = [v for path, _ in _paths(source, made) for v in graph.visits_of(path)]
+    ends = {made, source, *_casts_of(source)}
+    visits = [v for node in ends for path, _ in node.outputs_of for v in graph.visits_of(path)]
     for visit in sorted(visits, key=lambda v: v.end - v.start):
         entry = next((n for _, _, n in visit.inputs if n.data and n.shape == made.shape), None)
-        if entry is None or not any(n in {made, source} for _, n in visit.outputs):
+        if entry is None or not any(n in ends for _, n in visit.outputs):
             continue
         inside = [n for n in graph.nodes[visit.start : visit.end] if n.data]
         if plain(made.op) in _BY_NAME or _is_norm_like(inside, entry, linearity):
@@ -49,8 +50,8 @@ def _quiet_origin(node: Node) -> Node:
     return node
 
 
-def _paths(*nodes: Node) -> list[tuple[str, int]]:
-    return [found for node in dict.fromkeys(nodes) for found in node.outputs_of]
+def _casts_of(node: Node) -> list[Node]:
+    return [c for c in node.consumers if plain(c.op) in CASTS and c.module == node.module]
 
 
 def _is_norm_like(inside: list[Node], entry: Node, linearity: Linearity) -> bool:

@@ -724,4 +724,108 @@ ENCODERS: tuple[Architecture, ...] = (
     ),
 )
 
-RARE: tuple[Architecture, ...] = HYBRIDS + DECODERS + MIXTURES + ENCODERS
+GATED_NORM = Entering("other", "post_attention_layernorm", eps=1e-6)
+PATCHES = values("pixel_values", 2, 3, 64, 64)
+
+
+def _levit(where: str, width: int, count: int) -> Ffn:
+    return mlp(
+        f"encoder.stages.{where}.module", NO_NORM, "hardswish", "linear_up.linear",
+        "linear_down.linear", d_model=width, d_ff=2 * width, count=count,
+    )  # fmt: skip
+
+
+BEYOND: tuple[Architecture, ...] = (
+    Architecture(
+        "axk2",
+        "AXK2ForCausalLM",
+        {k: v for k, v in MLA.items() if k != "first_k_dense_replace"}
+        | {
+            "mlp_layer_types": ["dense", "sparse"],
+            "n_shared_experts": 1,
+            "index_head_dim": 8,
+            "index_n_heads": 4,
+            "gated_norm_rank": 8,
+            "n_group": None,
+            "topk_group": None,
+        },
+        ids(),
+        (
+            glu(MODEL, rms(), count=1),
+            packed(f"{MODEL}.experts", GATED_NORM, count=1, d_ff=20),
+            glu(f"{MODEL}.shared_experts", GATED_NORM, count=1, d_ff=20),
+        ),
+    ),
+    Architecture(
+        "muse_spark",
+        "MuseSparkTextModel",
+        EXPERTS
+        | {
+            "num_hidden_layers": 3,
+            "moe_intermediate_size": 20,
+            "moe_hidden_size": 16,
+            "mlp_layer_types": ["dense", "sparse", "sparse"],
+            "layer_types": ["sliding_attention"] * 2 + ["full_attention"],
+            "layer_rope_theta": [500000.0, 500000.0, 0],
+        },
+        ids(),
+        (
+            glu("layers.*.mlp", rms("pre_feedforward_layernorm", 1e-5, "1+w"), count=1),
+            packed(
+                "layers.*.mlp.experts",
+                rms("pre_expert_norm", 1e-5, "1+w"),
+                d_model=16,
+                d_ff=20,
+            ),
+        ),
+    ),
+    Architecture(
+        "levit",
+        "LevitModel",
+        {
+            "image_size": 64,
+            "hidden_sizes": [16, 32, 48],
+            "num_attention_heads": [2, 2, 2],
+            "depths": [1, 1, 1],
+            "key_dim": [8, 8, 8],
+        },
+        PATCHES,
+        (
+            _levit("0.layers.1", 16, 1),
+            _levit("0.layers.3", 32, 1),
+            _levit("1.layers.1", 32, 1),
+            _levit("1.layers.3", 48, 1),
+            _levit("2.layers.1", 48, 1),
+        ),
+    ),
+    Architecture(
+        "patchtst",
+        "PatchTSTModel",
+        {
+            "context_length": 8,
+            "d_model": 32,
+            "ffn_dim": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+        },
+        values("past_values", 2, 8, 1),
+        (
+            mlp("encoder.layers.*.ff", Entering("other", "batchnorm", "w", bias=True, eps=1e-5),
+                "gelu", "0", "3"),
+        ),
+    ),
+    Architecture(
+        "poolformer",
+        "PoolFormerModel",
+        {"depths": [1, 1], "hidden_sizes": [32, 32], "num_encoder_blocks": 2,
+         "patch_sizes": [7, 3], "strides": [4, 2], "padding": [2, 1], "mlp_ratio": 1.5},
+        PATCHES,
+        (
+            mlp("encoder.block.*.*.output",
+                Entering("other", "after_norm", "w", bias=True, eps=1e-5), "gelu", "conv1",
+                "conv2"),
+        ),
+    ),
+)  # fmt: skip
+
+RARE: tuple[Architecture, ...] = HYBRIDS + DECODERS + MIXTURES + ENCODERS + BEYOND
