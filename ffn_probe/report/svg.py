@@ -1,7 +1,7 @@
 """Pictures as plain SVG: no script, no font, no request."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 
 from ffn_probe.figures.density import Density, shared_density
@@ -114,12 +114,13 @@ def overlay_svg(
         parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" class="end dim">1e{power}</text>')
     parts += _ticks(density, x_of, top, bottom)
     for values, color, dash in ((density.a, REFERENCE, "none"), (density.b, CANDIDATE, "5 3")):
-        corners = zip(*density.outline(values, 10**low), strict=True)
-        path = "L".join(
-            f"{x_of(x):.1f} {y_of(max(math.log10(y), low)):.1f}" for x, y in corners
-        )
+        corners = [
+            (x_of(float(x)), y_of(max(math.log10(y), low)))
+            for x, y in zip(*density.outline(values, 10**low), strict=True)
+        ]
+        path = _path(corners, bottom)
         parts.append(
-            f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="1.8" '
+            f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.8" '
             f'stroke-dasharray="{dash}"/>'
         )
     label = "value, in the unit of the tensor (asinh axis)"
@@ -137,6 +138,17 @@ def _ticks(
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" class="grid"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 15}" class="mid dim">{text}</text>')
     return parts
+
+
+def _path(corners: Sequence[tuple[float, float]], floor: float) -> str:
+    """Return a line through the corners that is lifted where it would run along the floor."""
+    path: list[str] = []
+    before = floor
+    for x, y in corners:
+        lifted = not path or min(y, before) >= floor
+        path.append(f"{'M' if lifted else 'L'}{x:.1f} {y:.1f}")
+        before = y
+    return "".join(path)
 
 
 def _open(width: float, height: float, title: str) -> str:
