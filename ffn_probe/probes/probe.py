@@ -53,6 +53,7 @@ class Probe:
         self._batches = 0  # forwards that began a batch
         self._steps: int | None = None  # calls of `step`; None until the first
         self._windows = 0
+        self._lost = False  # whether a window could not be written
         self._pending = 0  # watched steps since the last flush
         self._hashes: dict[int, Tensor] = {}
         self._counts = {fold: [0, 0] for fold in range(FOLDS)}  # batches, tokens
@@ -104,7 +105,8 @@ class Probe:
         finally:  # also when the disk is full: what is complete is closed, nothing is removed
             if self._windows:
                 notes = (*self._manifest.warnings, *self._audit())
-                writer.close(**self._state(), warnings=notes)
+                state = {} if self._lost else self._state()  # as of the last window written
+                writer.close(**state, warnings=notes)
             else:
                 writer.discard()
         if error is None and not self._ever:
@@ -213,7 +215,14 @@ class Probe:
         self._note_silence()
         if not any(tables.values()) and not metrics:
             return
-        self._writer.write_window(self._windows, tables | {"metrics": metrics})
+        try:
+            self._writer.write_window(self._windows, tables | {"metrics": metrics})
+        except BaseException:
+            self._lost = True
+            self._notes[
+                f"window {self._windows} could not be written: its batches are lost"
+            ] = None
+            raise
         self._windows += 1
         self._writer.update(**self._state())
 

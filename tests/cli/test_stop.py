@@ -215,6 +215,8 @@ def test_a_disk_that_fills_up_keeps_the_windows_before(
     for table in ("moments", "histograms", "channels", "extremes", "quant"):
         assert set(made.table(table)["window"]) == {0}
     assert made.rows("layers.1/out")[0] == 2 * TOKENS
+    assert (made.manifest.steps, made.manifest.tokens) == (2, 2 * TOKENS)
+    assert "window 1 could not be written: its batches are lost" in made.problems
 
 
 def test_a_fault_of_our_own_is_no_drift(tmp_path: Path) -> None:
