@@ -18,6 +18,7 @@ from ffn_probe.discover.mixtures import mixtures
 from ffn_probe.discover.norming import along_channels, find_norm
 from ffn_probe.discover.opaque import unreadable
 from ffn_probe.discover.reading import Near, Reading, read
+from ffn_probe.discover.rebuild import NotRebuildable
 from ffn_probe.discover.residual import in_residual_stream
 from ffn_probe.discover.trace import Graph, Node, trace
 from ffn_probe.errors import ModelError
@@ -78,7 +79,11 @@ def scan(model: nn.Module, example: Any) -> Scan:
         if normed.norm.kind in _OF_ROWS and not along_channels(reading.source, first):
             near.append(Near(reading.down.node, _MIXES_POSITIONS))
             continue
-        blocks.append(block_of(reading, normed, graph, linearity, model))
+        try:
+            blocks.append(block_of(reading, normed, graph, linearity, model))
+        except NotRebuildable as error:
+            near.append(Near(reading.down.node, f"unreadable: {error}"))
+            continue
         sources.append(reading.source)
     blocks = numbered(distinct(mixtures(blocks, sources, model)), model)
     return Scan(tuple(blocks), _skipped(near, graph, model, blocks))

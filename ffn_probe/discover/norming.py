@@ -194,10 +194,19 @@ def _identify(source: Node, entry: Node, inside: list[Node], model: nn.Module) -
         module=owner,
         gain=best.gain,
         bias=best.bias,
-        eps=best.eps,
+        eps=_default_eps(inside, best.eps),
         cast=_cast_convention(source, inside, weighted=weight is not None),
         function=best.function,
     )
+
+
+def _default_eps(inside: list[Node], found: float | None) -> float | None:
+    """Return the eps of F.rms_norm without one (the dtype's), else what was found."""
+    for node in inside:
+        given = node.kwargs.get("eps", node.args[3] if len(node.args) > 3 else None)
+        if plain(node.op) == "rms_norm" and given is None:
+            return torch.finfo(node.dtype).eps
+    return found
 
 
 def _rows(entry: Node) -> Tensor:

@@ -192,6 +192,8 @@ def _single(
     front = area.frontier[0]
     rows = area.rowwise()
     steps = [n for n in chain if n not in rows and n is not front]
+    if not steps and _is_activated(area):
+        return Near(matrix.node, "a norm stands between its projection and its activation")
     if not steps:
         return None  # a norm between two projections (low-rank attention), no activation
     best: tuple[Node, Match | None] | None = None
@@ -214,7 +216,23 @@ def _single(
         node = steps[0]
         best = (node, None)
     node, match = best
+    if match is not None and _bends(node, area, rows):
+        match = None
     return Reading("mlp", matrix, source, front, None, None, node, area.end, match)
+
+
+def _bends(node: Node, area: Region, rows: set[Node]) -> bool:
+    """Whether what follows an activation is a further nonlinearity (a clamp is none)."""
+    if node is area.end or area.end in rows:
+        return False
+    later = {n for n in area.nodes if n.index > node.index}
+    if any(plain(n.op) in {"clamp", "clip", "clamp_min", "clamp_max"} for n in later):
+        return False
+    try:
+        x, y = _curve(node, area.end)
+    except NotRebuildable:
+        return False
+    return x.shape == y.shape and not _is_affine(x, y)
 
 
 def _is_affine(x: Tensor, y: Tensor) -> bool:

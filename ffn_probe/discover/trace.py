@@ -29,6 +29,7 @@ _APPLY = vars(torch.autograd.Function)["apply"].__func__.__code__
 _CALL = nn.Module._call_impl.__code__
 
 
+_PACKING = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 _TAKE_A_FORM = frozenset({"reshape_as", "view_as", "expand_as", "type_as"})
 """Functions whose second tensor gives its shape or dtype, not its values."""
 
@@ -300,7 +301,8 @@ def trace(model: nn.Module, example: Any) -> Graph:
             tensor for model(example).
 
     Raises:
-        ModelError: a parameter is on the meta device, or the model is compiled or scripted.
+        ModelError: a parameter is on the meta device, a weight is packed in a quantized
+            module, or the model is scripted.
         ExampleError: the model raised on the example.
     """
     check_readable(model)
@@ -336,11 +338,26 @@ def check_readable(model: nn.Module) -> None:
             f"{type(model).__name__} is a scripted model: its functions cannot be seen. Pass "
             "the eager module it was scripted from."
         )
+    _check_unpacked(model)
     meta = [name for name, p in model.named_parameters() if p.is_meta]
     if meta:
         raise ModelError(
             f"{len(meta)} parameters are on the meta device (first: {meta[0]}): they hold no "
             "values. Load the weights, or model.to_empty(device=...) and initialise them."
+        )
+
+
+def _check_unpacked(model: nn.Module) -> None:
+    packed = [
+        name
+        for name, module in model.named_modules()
+        if type(module).__module__.startswith(_PACKING) and "packed_params" not in name
+    ]
+    if packed:
+        raise ModelError(
+            f"{len(packed)} modules hold packed quantized weights (first: {packed[0]}, "
+            f"{type(model.get_submodule(packed[0])).__name__}): what they compute cannot be "
+            "seen. Scan the model before it is quantized."
         )
 
 

@@ -562,6 +562,17 @@ class GlobalGate(nn.Module):
         return x + self.fc2(h)
 
 
+class NormedMiddle(nn.Module):
+    """A norm makes the pre-activation: not a form that can be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.inner = nn.Linear(D, H), nn.Linear(H, D), nn.LayerNorm(H)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.inner(self.fc1(x))))
+
+
 class SpatialGate(nn.Module):
     """gMLP: one half is mixed over positions before it gates the other."""
 
@@ -620,6 +631,9 @@ UNUSUAL: tuple[Case, ...] = (
     acted("relu2_by_product", lambda x: F.relu(x) * x, "relu2"),
     acted("mish_by_hand", mish_by_hand, "mish"),
     acted("swish_of_three", lambda x: x * torch.sigmoid(3.0 * x), "swish_beta"),
+    acted("silu_over_a_number", lambda x: F.silu(x) / 0.596, "silu"),
+    acted("gelu_below_six", lambda x: F.gelu(x).clamp(max=6.0), "gelu"),
+    joined("value_plus_one", lambda g, u: F.silu(g) * (u + 1), "silu"),
     joined("value_scaled", lambda g, u: F.silu(g) * (2.0 * u), "silu"),
     joined("product_scaled", lambda g, u: F.gelu(g) * u * 0.5, "gelu"),
     joined("product_in_place", lambda g, u: F.silu(g).mul_(u), "silu"),
@@ -696,6 +710,12 @@ UNUSUAL: tuple[Case, ...] = (
          (one(Entering("other", "norm", eps=1e-5)),)),
 )  # fmt: skip
 
+UNNAMED: tuple[Case, ...] = (
+    acted("relu_cubed", lambda x: F.relu(x) ** 3, "other"),
+    acted("snake", lambda x: x + torch.sin(x) ** 2, "other"),
+    joined("tanh_value", lambda g, u: torch.sigmoid(g) * torch.tanh(u), "other"),
+)
+
 LOOK_ALIKES: tuple[Case, ...] = (
     Case("condition_added", ConditionAdded, outside=True, reason="not added to a residual"),
     Case("film", Film, outside=True, reason="not a residual branch"),
@@ -704,5 +724,7 @@ LOOK_ALIKES: tuple[Case, ...] = (
     Case("global_gate", GlobalGate, reason="positions"),
     Case("spatial_gate", SpatialGate, reason="different tensors"),
     Case("projector", Projector, reason="not added to a residual stream"),
+    Case("norm_before_activation", lambda: Residual(NormedMiddle()),
+         reason="a norm stands between"),
     Case("router", Router, reason="not a residual branch"),
-)
+)  # fmt: skip
