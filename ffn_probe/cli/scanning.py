@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 from ffn_probe.anatomy import Block
@@ -53,9 +54,15 @@ def as_dict(name: str, found: Scan) -> dict[str, Any]:
     """Return a scan in JSON types."""
     return {
         "model": name,
-        "blocks": [block.to_dict() for block in found.blocks],
+        "blocks": [_finite(block.to_dict()) for block in found.blocks],
         "skipped": [{"path": s.path, "reason": s.reason} for s in found.skipped],
     }
+
+
+def _finite(block: dict[str, Any]) -> dict[str, Any]:
+    """Return the block with null for an error that is not a number: JSON has no infinity."""
+    known = isfinite(block["recompute_error"])
+    return block if known else block | {"recompute_error": None}
 
 
 def print_table(found: Scan) -> None:
