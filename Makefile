@@ -8,7 +8,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_ARGS ?=
 TESTS ?=
 SERVE ?=
-PATHS := ffn_probe dashboard tests benchmarks sample_runs
+PATHS := ffn_probe dashboard tests benchmarks sample_runs docs
 BIN := .venv/bin
 STAMP := .venv/.installed
 

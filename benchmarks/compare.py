@@ -83,7 +83,7 @@ def _write(path: Path, layers: int, *, seed: int, inputs: str, scale: float) -> 
             site = Site(layer, f"model.layers.{layer}.mlp", role)
             for table, fold, row in drawn[width]:
                 where = {"layer": layer, "block": site.block, "role": role, "expert": -1}
-                key = {"window": 0, "fold": fold} | where | RANKS
+                key = {"window": 0, "fold": fold} | where | RANKS | {"pp": layer}
                 tables.setdefault(table, []).append(key | row)
         writer.write_window(0, tables, rank=f"{layer}")
     writer.close(windows=1)
