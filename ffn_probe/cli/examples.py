@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffn_probe.discover.trace import describe, undisturbed
+from ffn_probe.discover.calling import describe, undisturbed
 from ffn_probe.errors import ExampleError
 
 _TOKENS = 16

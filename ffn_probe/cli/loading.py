@@ -11,7 +11,7 @@ from torch import nn
 
 from ffn_probe.cli.importing import called, is_import, named, said
 from ffn_probe.cli.pretrained import pretrained, tokenizer_of
-from ffn_probe.discover.trace import check_readable
+from ffn_probe.discover.calling import check_readable
 from ffn_probe.errors import ExampleError, FfnProbeError, ModelError, UnknownName
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -18,9 +18,15 @@ from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode
 
+from ffn_probe.discover.calling import (
+    call_arguments,
+    check_readable,
+    describe,
+    undisturbed,
+)
 from ffn_probe.discover.operations import in_place, plain
 from ffn_probe.discover.trail import call_trail, function_name
-from ffn_probe.errors import ExampleError, ModelError
+from ffn_probe.errors import ExampleError
 
 VALUE_BUDGET = 2 << 30
 """Bytes of intermediate values kept alive while tracing; the oldest are dropped first."""
@@ -29,7 +35,6 @@ _APPLY = vars(torch.autograd.Function)["apply"].__func__.__code__
 _CALL = nn.Module._call_impl.__code__
 
 
-_PACKING = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 _TAKE_A_FORM = frozenset({"reshape_as", "view_as", "expand_as", "type_as"})
 """Functions whose second tensor gives its shape or dtype, not its values."""
 
@@ -329,84 +334,6 @@ def trace(model: nn.Module, example: Any) -> Graph:
     return Graph(recorder.nodes, recorder.visits, recorder.module_calls)
 
 
-def check_readable(model: nn.Module) -> None:
-    """Raise ModelError when the model's parameters or code cannot be observed."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError(
-            f"{type(model).__name__} is a scripted model: its functions cannot be seen. Pass "
-            "the eager module it was scripted from."
-        )
-    _check_unpacked(model)
-    meta = [name for name, p in model.named_parameters() if p.is_meta]
-    if meta:
-        raise ModelError(
-            f"{len(meta)} parameters are on the meta device (first: {meta[0]}): they hold no "
-            "values. Load the weights, or model.to_empty(device=...) and initialise them."
-        )
-
-
-def _check_unpacked(model: nn.Module) -> None:
-    packed = [
-        name
-        for name, module in model.named_modules()
-        if type(module).__module__.startswith(_PACKING) and "packed_params" not in name
-    ]
-    if packed:
-        raise ModelError(
-            f"{len(packed)} modules hold packed quantized weights (first: {packed[0]}, "
-            f"{type(model.get_submodule(packed[0])).__name__}): what they compute cannot be "
-            "seen. Scan the model before it is quantized."
-        )
-
-
-def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return (args, kwargs) of the call that an example stands for."""
-    if isinstance(example, Mapping) or (hasattr(example, "keys") and hasattr(example, "items")):
-        return (), dict(example.items())
-    if isinstance(example, tuple | list):
-        return tuple(example), {}
-    return (example,), {}
-
-
-def describe(example: Any) -> str:
-    """Return the shapes inside an example, for messages."""
-    args, kwargs = call_arguments(example)
-    parts = [_shape(a) for a in args] + [f"{k}={_shape(v)}" for k, v in kwargs.items()]
-    return ", ".join(parts) or "empty"
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run the body in evaluation mode; then restore modes, buffers and random generators."""
-    modes = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers() if not b.is_meta]
-    names = {id(m): dict(m._buffers.items()) for m in model.modules()}
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
-    with torch.random.fork_rng(devices=devices):
-        for module, _ in modes:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-                for name, buffer in names[id(module)].items():
-                    if module._buffers[name] is not buffer:
-                        module._buffers[name] = buffer
-            for buffer, old in buffers:
-                if not _same(buffer, old):
-                    with torch.no_grad():
-                        buffer.copy_(old)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return (a.shape == b.shape and bool(torch.equal(a, b))) or bool(
-        ((a == b) | (a.isnan() & b.isnan())).all()
-    )
-
-
 @contextmanager
 def _module_hooks(recorder: _Recorder) -> Iterator[None]:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -495,21 +422,3 @@ def _swap(value: Any, known: dict[int, Node]) -> Any:
     if isinstance(value, dict):
         return {k: _swap(v, known) for k, v in value.items()}
     return value
-
-
-def _shape(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}[{', '.join(map(str, value.shape))}]"
-    return type(value).__name__
-
-
-__all__ = [
-    "Graph",
-    "Node",
-    "Visit",
-    "call_arguments",
-    "check_readable",
-    "describe",
-    "plain",
-    "trace",
-]

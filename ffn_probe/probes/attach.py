@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ffn_probe.anatomy import ROLES, Block
 from ffn_probe.discover import Scan, scan
-from ffn_probe.discover.trace import check_readable
+from ffn_probe.discover.calling import check_readable
 from ffn_probe.errors import AttachError, ModelError, UnknownName
 from ffn_probe.probes.accumulate import FOLDS
 from ffn_probe.probes.description import caveats, described, versions

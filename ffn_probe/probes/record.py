@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffn_probe.discover.trace import call_arguments, describe
+from ffn_probe.discover.calling import call_arguments, describe
 from ffn_probe.errors import ExampleError, FfnProbeError
 from ffn_probe.probes.attach import attach, check_watchable
 from ffn_probe.probes.probe import Probe
