@@ -20,6 +20,7 @@ LIMITS: Mapping[str, str] = {"headroom_fp16": "fp16", "headroom_e4m3fn": "e4m3fn
 
 _SQNR_BITS = 5  # the noise of values in a bin of 1/32 is that of values spread evenly
 _MANY_BINS = 1024
+_ROUNDING = 1e-9  # in the units of the statistics; sums in another order differ by 1e-12
 _DB_PER_OCTAVE = 20 * math.log10(2.0)
 
 
@@ -163,20 +164,21 @@ def _change(
 ) -> Change:
     threshold, provenance = setting.thresholds[entry.name]
     floor = noise.floor if noise else None
+    value = 0.0 if abs(found.value) < _ROUNDING else found.value
     return Change(
         aspect=entry.aspect,
         statistic=entry.name,
-        value=found.value,
+        value=value,
         unit=entry.unit,
         threshold=threshold,
         provenance=provenance,
         floor=floor,
-        times_floor=times(found.value, floor),
+        times_floor=times(value, floor),
         repeat_floor=repeat_floor,
         mde=noise.mde(threshold) if noise else None,
         folds=folds,
         status=judged(
-            entry.size(found.value),
+            entry.size(value),
             threshold,
             floor=floor,
             repeat_floor=repeat_floor,

@@ -76,6 +76,16 @@ def test_a_change_above_noise_but_under_its_threshold_passes_and_is_told(
     assert "2 differ by more than noise, most of all layer 1" in drift.verdict.sentence
 
 
+def test_the_order_of_a_sum_is_no_difference(tmp_path: Path) -> None:
+    turned = {site: [x[::-1].copy() for x in folds] for site, folds in values().items()}
+    a = make_run(tmp_path / "a", values(), inputs="x")
+    b = make_run(tmp_path / "b", turned, inputs="x")
+    assert [a.summary(s).moments for s in SITES] != [b.summary(s).moments for s in SITES]
+    drift = compare(a, b)
+    assert "indistinguishable" in drift.verdict.sentence
+    assert set(drift.table().query("statistic in ('mean', 'rms')")["value"]) == {0.0}
+
+
 def test_json_is_strict_and_holds_the_verdict_and_every_change(drift: Drift) -> None:
     data = json.loads(drift.to_json(), parse_constant=pytest.fail)
     assert data["verdict"]["status"] == "FAIL"
