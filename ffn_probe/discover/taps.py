@@ -52,8 +52,16 @@ def tap(
         )
         if found is not None:
             return found
+    if node.kind == "input":
+        return _model_input(role, node, axis)
     whole = _sliced(node, graph, role, axis, calls)
     return whole or call_tap(role, node, axis=axis)
+
+
+def _model_input(role: str, node: Node, axis: int) -> Tap:
+    """Return the tap on an argument of the model itself, which no function has made."""
+    index, keyword = next(((i, k) for path, i, k in node.inputs_of if not path), (0, ""))
+    return Tap(role, "input", "", index=index, keyword=keyword, axis=axis)
 
 
 def call_tap(role: str, node: Node, *, part: str = "all", axis: int = -1) -> Tap:
