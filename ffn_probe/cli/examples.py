@@ -46,6 +46,7 @@ def example_for(model: nn.Module) -> dict[str, Any]:
         if not reason:
             return placed
         refused.append(f"{describe(placed)}: {reason}")
+    refused.sort(key=lambda told: "missing" in told)  # what came nearest first
     tried = "; ".join(refused[:2]) or "nothing, as its forward takes none of the usual inputs"
     raise ExampleError(
         f"no example is known for {type(model).__name__} (forward takes "

@@ -15,6 +15,8 @@ from ffn_probe.discover import Scan, scan
 from ffn_probe.errors import ModelError
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+_ROOMY = 110
+"""Columns of a terminal from which names of blocks stay on one line."""
 _COLUMNS = ("layer", "block", "kind", "layout", "activation", "norm", "d_model", "d_ff",
             "experts", "taps", "error")  # fmt: skip
 
@@ -69,8 +71,12 @@ def print_table(found: Scan) -> None:
     """Print the blocks and what was skipped."""
     out = console()
     rows = [_row(block) for block in found.blocks]
-    numbers = ("layer", "d_model", "d_ff", "experts", "error")
-    out.print(table(_COLUMNS, rows, right=numbers, title=f"{len(rows)} feed-forward blocks"))
+    numbers = ("layer", "d_model", "d_ff", "experts", "taps", "error")
+    shown = table(_COLUMNS, rows, right=numbers, title=f"{len(rows)} feed-forward blocks")
+    shown.columns[_COLUMNS.index("block")].no_wrap = out.width >= _ROOMY
+    out.print(shown)
+    for roles, blocks in Counter(block.roles for block in found.blocks).items():
+        out.print(f"taps of {blocks} blocks: {' '.join(roles)}", highlight=False)
     flags = list(chain.from_iterable((f"{b.name}: {f}" for f in b.flags) for b in found.blocks))
     if flags:
         out.print(f"flagged, not probed unless asked ({len(flags)}):")
@@ -101,7 +107,7 @@ def _row(block: Block) -> tuple[str, ...]:
     return (
         str(block.layer), block.name, block.kind, block.layout, block.activation,
         norm_text(block), str(block.d_model), str(block.d_ff), str(block.experts or "-"),
-        " ".join(block.roles), f"{block.recompute_error:.1e}",
+        str(len(block.roles)), f"{block.recompute_error:.1e}",
     )  # fmt: skip
 
 
