@@ -16,7 +16,7 @@ from ffn_probe.errors import ModelError
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _ROOMY = 110
-"""Columns of a terminal from which names of blocks stay on one line."""
+"""Columns of a terminal from which only names of blocks and norms are folded."""
 _COLUMNS = ("layer", "block", "kind", "layout", "activation", "norm", "d_model", "d_ff",
             "experts", "taps", "error")  # fmt: skip
 
@@ -73,7 +73,8 @@ def print_table(found: Scan) -> None:
     rows = [_row(block) for block in found.blocks]
     numbers = ("layer", "d_model", "d_ff", "experts", "taps", "error")
     shown = table(_COLUMNS, rows, right=numbers, title=f"{len(rows)} feed-forward blocks")
-    shown.columns[_COLUMNS.index("block")].no_wrap = out.width >= _ROOMY
+    for name, column in zip(_COLUMNS, shown.columns, strict=True):
+        column.no_wrap = out.width >= _ROOMY and name not in {"block", "norm"}
     out.print(shown)
     for roles, blocks in Counter(block.roles for block in found.blocks).items():
         out.print(f"taps of {blocks} blocks: {' '.join(roles)}", highlight=False)
