@@ -7,16 +7,18 @@ from itertools import chain
 from math import isfinite
 from typing import Any
 
+from rich.table import Table
+
 from ffn_probe.anatomy import Block
 from ffn_probe.cli.examples import example_for
 from ffn_probe.cli.loading import batches_from, load
-from ffn_probe.cli.tables import console, table
+from ffn_probe.cli.tables import console, plain, table
 from ffn_probe.discover import Scan, scan
 from ffn_probe.errors import ModelError
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
-_ROOMY = 110
-"""Columns of a terminal from which only names of blocks and norms are folded."""
+_ROOMY = 120
+"""Columns of a terminal from which the blocks are shown as a table, else as lines."""
 _COLUMNS = ("layer", "block", "kind", "layout", "activation", "norm", "d_model", "d_ff",
             "experts", "taps", "error")  # fmt: skip
 
@@ -70,12 +72,13 @@ def _finite(block: dict[str, Any]) -> dict[str, Any]:
 def print_table(found: Scan) -> None:
     """Print the blocks and what was skipped."""
     out = console()
-    rows = [_row(block) for block in found.blocks]
-    numbers = ("layer", "d_model", "d_ff", "experts", "taps", "error")
-    shown = table(_COLUMNS, rows, right=numbers, title=f"{len(rows)} feed-forward blocks")
-    for name, column in zip(_COLUMNS, shown.columns, strict=True):
-        column.no_wrap = out.width >= _ROOMY and name not in {"block", "norm"}
-    out.print(shown)
+    title = f"{len(found.blocks)} feed-forward blocks"
+    if out.width >= _ROOMY:
+        out.print(_table(found, title))
+    else:
+        out.print(title)
+        for line in chain.from_iterable(map(_lines, found.blocks)):
+            out.print(plain(line), highlight=False, markup=False)
     for roles, blocks in Counter(block.roles for block in found.blocks).items():
         out.print(f"taps of {blocks} blocks: {' '.join(roles)}", highlight=False)
     flags = list(chain.from_iterable((f"{b.name}: {f}" for f in b.flags) for b in found.blocks))
@@ -87,6 +90,26 @@ def print_table(found: Scan) -> None:
         out.print(f"not an FFN, or not readable ({len(found.skipped)}):")
         for line in skipped_lines(found):
             out.print(line, highlight=False, markup=False)
+
+
+def _table(found: Scan, title: str) -> Table:
+    numbers = ("layer", "d_model", "d_ff", "experts", "taps", "error")
+    shown = table(_COLUMNS, map(_row, found.blocks), right=numbers, title=title)
+    for name, column in zip(_COLUMNS, shown.columns, strict=True):
+        column.no_wrap = name not in {"block", "norm"}
+    return shown
+
+
+def _lines(block: Block) -> tuple[str, ...]:
+    """Return a block in lines, for a terminal that is too narrow for the table."""
+    experts = f", {block.experts} experts" if block.experts else ""
+    sizes = f"d_model {block.d_model}, d_ff {block.d_ff}{experts}"
+    return (
+        f"layer {block.layer}: {block.name}",
+        f"  {block.kind}, {block.layout}, {block.activation}; {sizes}",
+        f"  norm {norm_text(block)}",
+        f"  {len(block.roles)} taps, error {block.recompute_error:.1e}",
+    )
 
 
 def skipped_lines(found: Scan) -> list[str]:

@@ -70,6 +70,19 @@ def test_the_table_has_every_column_and_says_which_norm(
     assert "gelu_tanh" in shown
 
 
+def test_a_narrow_terminal_gets_lines_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("scan", saved(named(("mixtral",))[0], tmp_path), "--random").stdout
+    assert "layer 1: model.layers.1.mlp.experts\n" in shown
+    assert (
+        "  glu, packed concatenated, silu; norm rmsnorm, eps 1e-05, cast-then-weight\n" in shown
+    )
+    assert "  d_model 32, d_ff 48, 4 experts, 7 taps, error" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_places_that_differ_in_numbers_are_told_once() -> None:
     reasons = [Skipped(f"layers.{n}.mixer.out", "mixes positions") for n in range(3)]
     shown = skipped_lines(Scan((), (*reasons, Skipped("head.1", "a head"))))
