@@ -6,22 +6,20 @@ reason) or None (nothing like one).
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from torch import Tensor
 
+from ffn_probe.discover.grids import POINTS, SPAN, curve, surface
 from ffn_probe.discover.linear import Linearity, Matrix, strip
 from ffn_probe.discover.operations import plain
-from ffn_probe.discover.rebuild import NotRebuildable, rebuild
+from ffn_probe.discover.rebuild import NotRebuildable
 from ffn_probe.discover.region import Region, dominators, lowered, region
 from ffn_probe.discover.trace import Node
 from ffn_probe.discover.unknown import is_made_of
 from ffn_probe.zoo.fingerprint import Match, identify_activation, identify_gate
 
 _CURVED = frozenset({"gelu", "silu", "relu", "relu6", "hardswish", "sigmoid", "tanh", "mish"})
-_SPAN = 12.0
-_POINTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +198,7 @@ def _single(
     affine = True
     for node in steps:
         try:
-            grid, y = _curve(front, node)
+            grid, y = curve(front, node)
         except NotRebuildable:
             continue
         if grid.shape != y.shape:
@@ -229,7 +227,7 @@ def _bends(node: Node, area: Region, rows: set[Node]) -> bool:
     if any(plain(n.op) in {"clamp", "clip", "clamp_min", "clamp_max"} for n in later):
         return False
     try:
-        x, y = _curve(node, area.end)
+        x, y = curve(node, area.end)
     except NotRebuildable:
         return False
     return x.shape == y.shape and not _is_affine(x, y)
@@ -254,7 +252,7 @@ def _gated(
 ) -> Reading | Near | None:
     pairs = [(op, next(iter(area.frontier_below(op)))) for op in operands]
     try:
-        curves = [_curve(front, op) for op, front in pairs]
+        curves = [curve(front, op) for op, front in pairs]
     except NotRebuildable as error:
         return Near(matrix.node, f"unreadable: {error}")
     straight = [x.shape == y.shape and bool(torch.equal(x, y)) for x, y in curves]
@@ -312,7 +310,7 @@ def _joint(product: Node, pairs: list[tuple[Node, Node]]) -> tuple[int, Match | 
     for acted in (0, 1):
         gate, value = pairs[acted][1], pairs[1 - acted][1]
         try:
-            g, u, h = _surface(gate, value, product)
+            g, u, h = surface(gate, value, product)
         except NotRebuildable:
             continue
         match = identify_gate(g.flatten(), u.flatten(), h.flatten())
@@ -327,56 +325,8 @@ def _halved(matrix: Matrix, area: Region, source: Node) -> Reading | Near | None
     if len(area.frontier) != 1 or not area.frontier_below(node):
         return Near(matrix.node, "F.glu of more than one projection")
     front = area.frontier[0]
-    x = torch.linspace(-_SPAN, _SPAN, _POINTS, dtype=torch.float64)
+    x = torch.linspace(-SPAN, SPAN, POINTS, dtype=torch.float64)
     match = identify_activation(x, torch.sigmoid(x))
     return Reading(
         "glu", matrix, source, front, None, front, node, area.end, match, ("second", "first")
     )
-
-
-# Grids
-
-
-def _curve(front: Node, end: Node) -> tuple[Tensor, Tensor]:
-    """Return float64 inputs in the shape of `front`, and what `end` makes of them."""
-    xs, ys = [], []
-    size = _size(front)
-    for part in range(max(1, min(16, ceil(_POINTS / max(size, 1))))):
-        x = _grid(front, part)
-        xs.append(x)
-        ys.append(x if end is front else rebuild(end, {front: x}))
-    return torch.stack(xs), torch.stack(ys)
-
-
-def _surface(gate: Node, value: Node, end: Node) -> tuple[Tensor, Tensor, Tensor]:
-    gs, us, hs = [], [], []
-    for part in range(max(1, min(16, ceil(2 * _POINTS / max(_size(gate), 1))))):
-        g, u = _grid(gate, part), _grid(value, part + 7, reverse=True)
-        gs.append(g)
-        us.append(u)
-        hs.append(rebuild(end, {gate: g, value: u}))
-    return torch.stack(gs), torch.stack(us), torch.stack(hs)
-
-
-def _size(node: Node) -> int:
-    size = 1
-    for length in node.shape:
-        size *= length
-    return size
-
-
-def _grid(node: Node, part: int, *, reverse: bool = False) -> Tensor:
-    """Return well spread values, other ones for each part, in the shape of `node`.
-
-    Most lie on [-12, 12], where activations differ; every eighth reaches up to +-1200, where
-    clamps show.
-    """
-    size = _size(node)
-    device = node.value.device if node.value is not None else torch.device("cpu")
-    step = 0.6180339887498949 if not reverse else 0.7548776662466927
-    start = part * size + 1
-    index = torch.arange(start, start + size, dtype=torch.float64, device=device)
-    unit = torch.remainder(index * step, 1.0)
-    x = (unit * 2 - 1) * _SPAN
-    far = torch.remainder(index + (3 if reverse else 0), 8) == 0
-    return torch.where(far, x * 100.0, x).reshape(node.shape)
