@@ -1,14 +1,12 @@
-"""Feed the state of a dense site on the CPU through the compiled kernels, on torch's threads.
+"""Feed the state of a dense site on the CPU through the compiled kernels.
 
 Nothing here changes a tensor of the model; the state is that of an Accumulator, seen through
 numpy. Where the kernels are missing, `usable` says so and the plain torch code does the work.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,10 +19,8 @@ from ffn_probe.probes.state_sketches import FOLD_BITS, TOP_K
 SWITCH = "FFN_PROBE_KERNELS"
 """Environment variable; "torch" turns the compiled kernels off."""
 
-_WORTH_A_THREAD = 1 << 18  # values; below, handing work over costs more than it saves
 _PIVOT_ROWS = 32
 State = Mapping[str, np.ndarray]
-Work = Callable[[int, int], tuple[int, int, "_Scratch"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +31,9 @@ class _Kind:
     infinity: np.integer
 
 
+_FULL = _Kind(kernels.FULL, torch.int32, np.int32(0x7FFFFFFF), np.int32(0x7F800000))
 _KINDS: Mapping[torch.dtype, _Kind] = {
-    torch.float32: _Kind(kernels.FULL, torch.int32, np.int32(0x7FFFFFFF), np.int32(0x7F800000)),
+    torch.float32: _FULL,
     torch.bfloat16: _Kind(kernels.BRAIN, torch.int16, np.int16(0x7FFF), np.int32(0x7F80)),
     torch.float16: _Kind(kernels.HALF, torch.int16, np.int16(0x7FFF), np.int32(0x7C00)),
 }
@@ -62,22 +59,25 @@ def fold_in(
     """
     kind, half = _KINDS[rows.dtype], at.fold % 2
     chosen = np.arange(rows.shape[0]) if sample is None else sample.numpy()
-    peaks = np.empty(rows.shape[0], np.int32)
-    work = partial(_read, rows, kind, chosen, peaks, state["pivot"][0])
-    for low, high, scratch in _shared(work, *rows.shape):
-        kernels.settled(
-            kind.code, kind.mask, low, high, peaks,
-            scratch.top, scratch.bottom, scratch.shapes, scratch.sums, scratch.active,
-            scratch.absent,
-            fold["low"], fold["high"], state["channel_absmax"][half, 0],
-            state["channel_count"][half, 0], state["channel_active"][half, 0],
-            state["channel_sums"][half, 0], fold["tokens"][0], FOLD_BITS,
-        )  # fmt: skip
-        kernels.merged(
-            scratch.histogram, bits, state["histogram"][0], fold["histogram"][0], FOLD_BITS
-        )
-        fold["powers"][0] += scratch.powers
-        fold["special"][0] += scratch.special
+    scratch = _Scratch.of(chosen.size, rows.shape[1])
+    if kind.code == kernels.HALF:
+        peaks, top, bottom, special = _read(rows, kind, chosen[:0], state, scratch)
+        few = rows[torch.from_numpy(chosen)].float()
+        _read(few, _FULL, np.arange(chosen.size), state, scratch)
+    else:
+        peaks, top, bottom, special = _read(rows, kind, chosen, state, scratch)
+    kernels.settled(
+        kind.code, kind.mask, peaks, top, bottom,
+        scratch.shapes, scratch.sums, scratch.active, scratch.absent,
+        fold["low"], fold["high"], state["channel_absmax"][half, 0],
+        state["channel_count"][half, 0], state["channel_active"][half, 0],
+        state["channel_sums"][half, 0], fold["tokens"][0], FOLD_BITS,
+    )  # fmt: skip
+    kernels.merged(
+        scratch.histogram, bits, state["histogram"][0], fold["histogram"][0], FOLD_BITS
+    )
+    fold["powers"][0] += scratch.powers
+    fold["special"][0] += special
     fold["seen"][0] += rows.shape[0]
     fold["sampled"][0] += chosen.size
     _keep_top(rows, kind, peaks, at, fold)
@@ -98,11 +98,8 @@ def first_pivot(rows: Tensor, sample: Tensor | None) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class _Scratch:
-    """What `kernels.part` leaves of a stretch of rows."""
+    """What `kernels.part` learns of the sampled rows."""
 
-    top: np.ndarray
-    bottom: np.ndarray
-    special: np.ndarray
     shapes: np.ndarray
     sums: np.ndarray
     powers: np.ndarray
@@ -110,51 +107,35 @@ class _Scratch:
     absent: np.ndarray
     histogram: np.ndarray
 
+    @classmethod
+    def of(cls, sampled: int, width: int) -> "_Scratch":
+        """Return an empty one."""
+        return cls(
+            shapes=np.empty((sampled, 2)),
+            sums=np.zeros((2, width)),
+            powers=np.zeros(5),
+            active=np.zeros(width, np.int32),
+            absent=np.zeros(width, np.int32),
+            histogram=np.zeros(1 << 16, np.int32),
+        )
+
 
 def _read(
-    rows: Tensor,
-    kind: _Kind,
-    chosen: np.ndarray,
-    peaks: np.ndarray,
-    pivot: np.ndarray,
-    low: int,
-    high: int,
-) -> tuple[int, int, _Scratch]:
-    width = rows.shape[1]
+    rows: Tensor, kind: _Kind, sample: np.ndarray, state: State, scratch: _Scratch
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fill the scratch from the sampled rows; return peaks, top, bottom, special of all."""
+    (count, width), pivot = rows.shape, state["pivot"][0]
     flat, stride = _flat(rows, kind)
-    mine = chosen[np.searchsorted(chosen, low) : np.searchsorted(chosen, high)]
-    least, most = np.iinfo(flat.dtype).min, np.iinfo(flat.dtype).max
-    scratch = _Scratch(
-        top=np.full(width, least, flat.dtype),
-        bottom=np.full(width, most, flat.dtype),
-        special=np.zeros(3, np.int64),
-        shapes=np.empty((mine.size, 2)),
-        sums=np.zeros((2, width)),
-        powers=np.zeros(5),
-        active=np.zeros(width, np.int32),
-        absent=np.zeros(width, np.int32),
-        histogram=np.zeros(1 << 16, np.int32),
-    )
-
-    def part(
-        flat: np.ndarray, stride: int, kind: _Kind, low: int, high: int, sample: np.ndarray
-    ) -> None:
-        kernels.part(
-            flat, stride, low, high, kind.mask, kind.infinity, peaks,
-            scratch.top, scratch.bottom, scratch.special,
-            sample, pivot, float(pivot.mean()), scratch.shapes, scratch.sums, scratch.powers,
-            scratch.active, scratch.absent, scratch.histogram,
-        )  # fmt: skip
-
-    if kind.code != kernels.HALF:
-        part(flat, stride, kind, low, high, mine)
-        return low, high, scratch
-    part(flat, stride, kind, low, high, mine[:0])
-    if mine.size:
-        full = _KINDS[torch.float32]
-        values = rows[torch.from_numpy(mine)].float()
-        part(*_flat(values, full), full, 0, 0, np.arange(mine.size))
-    return low, high, scratch
+    peaks, special = np.empty(count, np.int32), np.zeros(3, np.int64)
+    limits = np.iinfo(flat.dtype)
+    top = np.full(width, limits.min, flat.dtype)
+    bottom = np.full(width, limits.max, flat.dtype)
+    kernels.part(
+        flat, stride, kind.mask, kind.infinity, peaks, top, bottom, special,
+        sample, pivot, float(pivot.mean()), scratch.shapes, scratch.sums, scratch.powers,
+        scratch.active, scratch.absent, scratch.histogram,
+    )  # fmt: skip
+    return peaks, top, bottom, special
 
 
 def _flat(rows: Tensor, kind: _Kind) -> tuple[np.ndarray, int]:
@@ -181,22 +162,3 @@ def _keep_top(rows: Tensor, kind: _Kind, peaks: np.ndarray, at: Address, fold: S
         index, int(peaks[index].min()) if k == TOP_K else 0,
         address, at.step, fold["top"][0], fold["top_where"][0],
     )  # fmt: skip
-
-
-# ---- threads ----------------------------------------------------------------------------
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)
-
-
-def _shared(work: Work, count: int, width: int) -> list[tuple[int, int, "_Scratch"]]:
-    """Run `work(low, high)` over the rows on as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), max(count * width // _WORTH_A_THREAD, 1), count)
-    if threads == 1:
-        return [work(0, count)]
-    cuts = [count * i // threads for i in range(threads + 1)]
-    pool = _pools.get(threads)
-    if pool is None:
-        pool = _pools[threads] = ThreadPoolExecutor(threads - 1, "ffn_probe")
-    others = [pool.submit(work, *cuts[i : i + 2]) for i in range(1, threads)]
-    return [work(*cuts[:2]), *(other.result() for other in others)]

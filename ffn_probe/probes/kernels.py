@@ -1,9 +1,10 @@
 """Compiled loops that read a tensor once on the CPU, for sites without experts.
 
-`part` takes a stretch of rows and leaves its sums in a scratch of its own, so that several
-threads can work on one tensor; `settled` and `merged` add a scratch to the running state. They
-do what the plain torch code of `accumulate.py` does (tests/probes/test_fused.py binds them
-together). bfloat16 and float16 are read as 16-bit patterns, never copied to float32 as a whole.
+`part` reads a tensor into a scratch; `settled`, `merged` and `keep_top` add the scratch to the
+running state. They do what the plain torch code of `accumulate.py` does (the tests run both).
+bfloat16 and float16 are read as 16-bit patterns, never copied to float32 as a whole. One
+thread: beside torch's own, which keep their cores busy for a while after each operation,
+a second one made it slower.
 
 Where numba cannot be imported, `COMPILED` is False and nothing here should be called.
 """
@@ -160,11 +161,9 @@ def _holey_moments(x: Any, pivot: Any, centre: Any, sums: Any, powers: Any, abse
     return mean, np.sqrt(spread / n)
 
 
-def _part(  # noqa: PLR0913, PLR0917 - one call a thread
+def _part(  # noqa: PLR0913, PLR0917 - one pass fills all of it
     flat: Any,
     stride: int,
-    low: int,
-    high: int,
     mask: Any,
     limit: Any,
     peaks: Any,
@@ -181,16 +180,15 @@ def _part(  # noqa: PLR0913, PLR0917 - one call a thread
     absent: Any,
     histogram: Any,
 ) -> None:
-    """Read rows `low` to `high`, and the `sample` of them, into a scratch.
+    """Read all rows once, and the `sample` of them closely, into a scratch.
 
     Shapes:
         flat: int16 or int32 patterns; row i begins at i * stride.
-        stride, low, high: where the rows are.
         mask, limit: of the magnitude; the pattern of infinity.
         peaks: [rows] out: the largest finite magnitude pattern, -1 for none.
         top, bottom: [channels] out: largest and smallest pattern as ascending integers.
         special: [3] out: NaN, +Inf, -Inf.
-        sample: ordinals of the sampled rows; their values must read as bfloat16 or float32.
+        sample: ordinals of the sampled rows, ascending, which are bfloat16 or float32.
         pivot, centre: [channels] what channel sums are about; what power sums are about.
         shapes: [sampled, 2] out: mean and standard deviation of each sampled row.
         sums: [2, channels] out: sums of d and d^2.
@@ -200,35 +198,41 @@ def _part(  # noqa: PLR0913, PLR0917 - one call a thread
     """
     width = pivot.size
     lanes = np.zeros(_LANES, flat.dtype)
-    for i in range(low, high):
+    bits = np.empty(width, np.int32)
+    x = bits.view(np.float32)
+    codes = np.empty(width, np.uint16)
+    brain = flat.itemsize == 2
+    k = 0
+    for i in range(peaks.size):
         row = flat[i * stride : i * stride + width]
         peak = peak_of(row, mask, lanes)
-        if peak < limit:
+        whole = peak < limit
+        if whole:
             range_of(row, mask, top, bottom)
         else:
             peak = spoilt(row, mask, limit, top, bottom, special)
         peaks[i] = peak
-    bits = np.empty(width, np.int32)
-    x = bits.view(np.float32)
-    codes = np.empty(width, np.uint16)
-    shift = 0 if flat.itemsize == 4 else 16
-    for k in range(sample.size):
-        row = flat[sample[k] * stride : sample[k] * stride + width]
-        worst = np.int32(0)
+        if k == sample.size or sample[k] != i:
+            continue
         for j in range(width):
-            bits[j] = np.int32(row[j]) << shift
+            bits[j] = np.int32(row[j]) << (16 if brain else 0)
+        if brain and whole:  # the pattern is the code
+            for j in range(width):
+                histogram[np.uint16(row[j])] += 1
+        else:
+            codes_of(bits, codes)
+            for j in range(width):
+                histogram[codes[j]] += 1
+        for j in range(width):
             size = np.int32(bits[j] & np.int32(_MAGNITUDE))
-            worst = max(worst, size)
             active[j] += (size != 0) & (size < np.int32(_INF))
-        codes_of(bits, codes)
-        for j in range(width):
-            histogram[codes[j]] += 1
-        if worst < np.int32(_INF):
+        if whole:
             mean, std = moments(x, pivot, centre, sums, powers)
         else:
             mean, std = holey_moments(x, pivot, centre, sums, powers, absent)
         shapes[k, 0] = mean
         shapes[k, 1] = std
+        k += 1
 
 
 def _as_float(bits: Any, kind: int) -> Any:
@@ -271,8 +275,6 @@ def _merged(histogram: Any, bits: int, whole: Any, fold: Any, fold_bits: int) ->
 def _settled(  # noqa: PLR0913, PLR0917 - the scratch of `part` and where it goes
     kind: int,
     mask: Any,
-    low: int,
-    high: int,
     peaks: Any,
     top: Any,
     bottom: Any,
@@ -293,7 +295,7 @@ def _settled(  # noqa: PLR0913, PLR0917 - the scratch of `part` and where it goe
 
     Shapes:
         kind: FULL, BRAIN or HALF.
-        mask, low, high, peaks, top, bottom, shapes, sums, active, absent: as `part` left them.
+        mask, peaks, top, bottom, shapes, sums, active, absent: as `part` left them.
         least, most: [1] smallest and largest value of the fold.
         channel_absmax, channel_count, channel_active, channel_sums: [channels] the state.
         tokens: [3, codes] histograms of absmax, RMS and |mean| / std of the rows.
@@ -307,14 +309,14 @@ def _settled(  # noqa: PLR0913, PLR0917 - the scratch of `part` and where it goe
             least[0] = min(least[0], value)
             most[0] = max(most[0], value)
             channel_absmax[j] = max(channel_absmax[j], np.float32(abs(value)))
-    words = np.empty(high - low, np.int32)
+    words = np.empty(peaks.size, np.int32)
     sizes = words.view(np.float32)
     shift = 16 if kind == BRAIN else 0
-    for i in range(low, high):
+    for i in range(peaks.size):
         if kind == HALF and peaks[i] >= 0:
-            sizes[i - low] = as_float(peaks[i], kind)
+            sizes[i] = as_float(peaks[i], kind)
         else:
-            words[i - low] = peaks[i] << shift if peaks[i] >= 0 else np.int32(_NAN << 16)
+            words[i] = peaks[i] << shift if peaks[i] >= 0 else np.int32(_NAN << 16)
     count(sizes, tokens[0], fold_bits)
     rms = np.empty(shapes.shape[0], np.float32)
     ratio = np.empty(shapes.shape[0], np.float32)
