@@ -47,7 +47,7 @@ check: lint types layers docs ## lint, types, layers and docs
 test: export TESTS := $(TESTS)
 test: $(STAMP) ## all tests (TESTS="tests/runs -x" chooses), with what they need
 	@bash .ci/chromium
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 smoke: $(STAMP) ## build the wheel, install it alone, run the command, open a sample run
 	$(BIN)/python -m pytest -q tests/test_wheel.py

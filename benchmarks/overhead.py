@@ -66,12 +66,12 @@ class Model(nn.Module):
 
 
 @contextmanager
-def probes(model: nn.Module, batch: dict[str, Tensor]) -> Iterator[None]:
-    """ffn_probe at its default settings."""
+def probes(model: nn.Module, batch: dict[str, Tensor], every: int = 1) -> Iterator[None]:
+    """ffn_probe at its default settings, or on every n-th step."""
     found = discover(model, batch)
     with (
         tempfile.TemporaryDirectory() as folder,
-        attach(model, to=Path(folder) / "run", found=found),
+        attach(model, to=Path(folder) / "run", found=found, every=every),
     ):
         yield
 
@@ -135,6 +135,7 @@ def quantization(name: str) -> Callable[[], Callable[[Tensor], None]]:
 
 ROWS: dict[str, Callable[[nn.Module, dict[str, Tensor]], object]] = {
     "ffn_probe, default": probes,
+    "ffn_probe, every=8": lambda m, b: probes(m, b, every=8),
     "naive mean/std/absmax/histc": lambda m, _: hooks(m, naive),
     "torch.ao HistogramObserver": lambda m, _: hooks(m, quantization("HistogramObserver")),
     "torch.ao MinMaxObserver": lambda m, _: hooks(m, quantization("MinMaxObserver")),
@@ -175,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--forwards", type=int, default=16)
+    parser.add_argument("--forwards", type=int, default=8)
     parser.add_argument("--width", type=int, default=512)
     given = parser.parse_args()
     columns = {
