@@ -23,7 +23,6 @@ DISTURBED = (
     "llama", "gemma", "gemma3n", "olmo", "cohere", "glm4", "bitnet", "nemotron", "gpt2", "bert",
     "mixtral", "dbrx", "t5_v1_1", "modernbert", "squeezebert", "imagegpt", "phimoe",
 )  # fmt: skip
-UNREAD: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,8 @@ def named(names: tuple[str, ...]) -> list[Architecture]:
 
 
 def cases(architectures: Iterable[Architecture]) -> list[ParameterSet]:
-    """Return a test case each; one that is known not to be read yet must fail."""
-    return [
-        pytest.param(
-            a, id=a.name,
-            marks=[pytest.mark.xfail(reason=UNREAD[a.name])] if a.name in UNREAD else [],
-        )
-        for a in architectures
-    ]  # fmt: skip
+    """Return a test case each."""
+    return [pytest.param(a, id=a.name) for a in architectures]
 
 
 def numbered(path: str) -> str:

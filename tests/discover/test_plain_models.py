@@ -11,18 +11,10 @@ from ffn_probe.errors import ModelError
 from tests.discover.plain_models import FOUND, NOT_FFN, UNREADABLE, Case
 from tests.discover.test_architectures import assert_like
 
-UNREAD: dict[str, str] = {}
-
 
 def cases(of: Iterable[Case]) -> list[ParameterSet]:
-    """Return a test case each; one that is known not to be read yet must fail."""
-    return [
-        pytest.param(
-            case, id=case.name,
-            marks=[pytest.mark.xfail(reason=UNREAD[case.name])] if case.name in UNREAD else [],
-        )
-        for case in of
-    ]  # fmt: skip
+    """Return a test case each."""
+    return [pytest.param(case, id=case.name) for case in of]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +27,7 @@ def test_the_ffn_is_found_as_written(case: Case) -> None:
     assert_like(scan(*case.build()).blocks, case.expected)
 
 
-@pytest.mark.parametrize("case", cases([c for c in FOUND if c.name not in UNREAD]))
+@pytest.mark.parametrize("case", cases(FOUND))
 def test_the_parts_rebuild_the_output(case: Case) -> None:
     errors = [block.recompute_error for block in scan(*case.build()).blocks]
     assert errors
