@@ -21,7 +21,10 @@ def test_a_recording_says_what_it_holds(tmp_path: Path) -> None:
     assert Run.open(tmp_path / "a" / "run").closed
 
 
-def test_options_choose_what_is_recorded(tmp_path: Path) -> None:
+def test_options_choose_what_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/ffn-probe", "record", "a b"])
     result = run(
         "record", f"{CODE}:pair", "--to", tmp_path / "run", "--blocks", "-1,layers.0",
         "--blocks", "layers.0", "--roles", "gate,hidden", "--every", 2, "--rows", "all",
@@ -34,7 +37,7 @@ def test_options_choose_what_is_recorded(tmp_path: Path) -> None:
     assert made.rows("layers.0/gate")[:2] == (3 * TOKENS, 3 * TOKENS)
     assert made.histogram("layers.0/gate").bits == 5
     assert made.manifest.tags == {"a": "b=c", "who": "me"}
-    assert made.manifest.command.startswith("ffn-probe ")
+    assert made.manifest.command == "ffn-probe record 'a b'"
 
 
 def test_the_defaults_are_those_of_attach() -> None:

@@ -69,7 +69,9 @@ def test_a_signal_while_the_model_is_loaded_leaves_nothing(tmp_path: Path) -> No
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-        assert process.returncode == 130, said
+        # Python itself ends by the signal when it came inside an exec of an import;
+        # a shell says 130 for both.
+        assert process.returncode in {130, -signal.SIGINT}, said
         if (tmp_path / "run").exists():
             assert Run.open(tmp_path / "run").closed
             break
