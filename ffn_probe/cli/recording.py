@@ -7,7 +7,7 @@ from typing import Any
 from ffn_probe.cli.loading import batches_from, load
 from ffn_probe.cli.progress import progress
 from ffn_probe.cli.stopping import stopping
-from ffn_probe.cli.tables import console
+from ffn_probe.cli.tables import console, counted
 from ffn_probe.errors import FfnProbeError, RunError
 from ffn_probe.probes import record
 from ffn_probe.runs import Run, RunWriter
@@ -81,10 +81,11 @@ def _counted(
 def holds(run: Run) -> str:
     """Return what a run holds in a line."""
     made = run.manifest
-    return (
-        f"{made.steps} batches, {made.tokens:,} tokens, {len(run.blocks)} blocks, "
-        f"{len(run.sites)} sites, {made.windows} windows"
-    )
+    parts = {
+        "batch": made.steps, "token": made.tokens, "block": len(run.blocks),
+        "site": len(run.sites), "window": made.windows,
+    }  # fmt: skip
+    return ", ".join(counted(number, noun) for noun, number in parts.items())
 
 
 def kept(to: Path) -> str:

@@ -23,8 +23,8 @@ def verdict(sites: Sequence[SiteDrift]) -> Verdict:
         return Verdict(status, _passed(sites))
     failed = [site for site in sites if site.status == status]
     warned = sum(site.status == "WARN" for site in sites) if status == "FAIL" else 0
-    word = "failed" if status == "FAIL" else "are suspicious"
-    also = f" and {warned} are suspicious" if warned else ""
+    word = "failed" if status == "FAIL" else _suspicious(len(failed))
+    also = f" and {warned} {_suspicious(warned)}" if warned else ""
     worst = max(failed, key=lambda site: site.worst.severity)
     first = failed[0]
     sentence = (
@@ -32,6 +32,10 @@ def verdict(sites: Sequence[SiteDrift]) -> Verdict:
         f"{place(first)}, the worst {place(worst)}: {worst.headline}."
     )
     return Verdict(status, sentence)
+
+
+def _suspicious(number: int) -> str:
+    return "is suspicious" if number == 1 else "are suspicious"
 
 
 def place(site: SiteDrift) -> str:

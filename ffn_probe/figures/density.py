@@ -104,6 +104,9 @@ def _shares(
 def _ticks(low: float, top: float, scale: float) -> tuple[tuple[float, str], ...]:
     largest = max(abs(math.sinh(low)), abs(math.sinh(top))) * scale
     powers = [10.0**k for k in range(-45, 39) if scale / 3 <= 10.0**k <= largest]
+    if len(powers) < 3:  # less than three decades: 1, 2, 5
+        steps = (digit * 10.0**k for k in range(-45, 39) for digit in (1, 2, 5))
+        powers = [step for step in steps if scale * 0.8 <= step <= largest]
     while len(powers) > 4:
         powers = powers[1::2]
     values = [*(-p for p in reversed(powers)), 0.0, *powers]
