@@ -8,6 +8,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_ARGS ?=
 TESTS ?=
 SERVE ?=
+JOBS ?= 2
 PATHS := ffn_probe dashboard tests benchmarks sample_runs docs
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -45,9 +46,9 @@ docs: $(STAMP) ## check the README: its code runs, its tables are the current on
 check: lint types layers docs ## lint, types, layers and docs
 
 test: export TESTS := $(TESTS)
-test: $(STAMP) ## all tests (TESTS="tests/runs -x" chooses), with what they need
+test: $(STAMP) ## all tests, with what they need (TESTS="tests/runs -x" chooses, JOBS=8 at a time)
 	@bash .ci/chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 smoke: $(STAMP) ## build the wheel, install it alone, run the command, open a sample run
 	$(BIN)/python -m pytest -q tests/test_wheel.py
