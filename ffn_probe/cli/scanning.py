@@ -14,7 +14,9 @@ from ffn_probe.cli.examples import example_for
 from ffn_probe.cli.loading import batches_from, load
 from ffn_probe.cli.tables import console, plain, table
 from ffn_probe.discover import Scan, scan
-from ffn_probe.errors import ModelError
+from ffn_probe.errors import ExampleError, ModelError
+from ffn_probe.probes.attach import check_watchable
+from ffn_probe.probes.record import moved
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _ROOMY = 120
@@ -28,8 +30,11 @@ def print_scan(
 ) -> None:
     """Scan the model and print its blocks."""
     model, made = load(name, random=random, dtype=dtype, device=device)
-    example = first_batch(model, name, data, made)
-    found = scan(model, example)
+    try:
+        found = scan(model, first_batch(model, name, data, made))
+    except ExampleError:
+        check_watchable(model)  # packed weights are a better reason than what they break
+        raise
     if as_json:
         print(json.dumps(as_dict(name, found), indent=1))
     else:
@@ -48,8 +53,6 @@ def first_batch(model: Any, name: str, data: str | None, made: object) -> Any:
         example = next(iter(batches), None)
         if example is None:
             raise ModelError("there are no batches to take an example from")
-    from ffn_probe.probes.record import moved
-
     device = next((p.device for p in model.parameters()), None)
     return moved(example, device) if device is not None else example
 

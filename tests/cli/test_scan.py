@@ -14,7 +14,7 @@ from ffn_probe.cli.examples import example_for
 from ffn_probe.cli.scanning import skipped_lines
 from ffn_probe.discover import Scan, Skipped
 from ffn_probe.errors import ExampleError
-from tests.cli.shell import run
+from tests.cli.shell import CODE, refused, run
 from tests.discover.architectures import Architecture
 from tests.discover.test_architectures import assert_like, named
 
@@ -146,3 +146,9 @@ def test_a_model_that_refuses_every_input_says_what_was_tried() -> None:
 def test_a_model_without_a_configuration_asks_for_data() -> None:
     with pytest.raises(ExampleError, match="no example is known for Linear: pass --data"):
         example_for(nn.Linear(2, 2))
+
+
+def test_packed_weights_are_the_reason_and_not_the_input_they_refuse() -> None:
+    assert "1 weights are quantized or packed (first: layers.0.up.weight" in refused(
+        "scan", f"{CODE}:packed"
+    )
