@@ -98,7 +98,7 @@ def first_pivot(rows: Tensor, sample: Tensor | None) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class _Scratch:
-    """What `kernels.part` learns of the sampled rows."""
+    """What `kernels.read_rows` learns of the sampled rows."""
 
     shapes: np.ndarray
     sums: np.ndarray
@@ -130,7 +130,7 @@ def _read(
     limits = np.iinfo(flat.dtype)
     top = np.full(width, limits.min, flat.dtype)
     bottom = np.full(width, limits.max, flat.dtype)
-    kernels.part(
+    kernels.read_rows(
         flat, stride, kind.mask, kind.infinity, peaks, top, bottom, special,
         sample, pivot, float(pivot.mean()), scratch.shapes, scratch.sums, scratch.powers,
         scratch.active, scratch.absent, scratch.histogram,

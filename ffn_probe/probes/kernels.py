@@ -1,10 +1,10 @@
 """Compiled loops that read a tensor once on the CPU, for sites without experts.
 
-`part` reads a tensor into a scratch; `settled`, `merged` and `keep_top` add the scratch to the
-running state. They do what the plain torch code of `accumulate.py` does (the tests run both).
-bfloat16 and float16 are read as 16-bit patterns, never copied to float32 as a whole. One
-thread: beside torch's own, which keep their cores busy for a while after each operation,
-a second one made it slower.
+`read_rows` reads a tensor into a scratch; `settled`, `merged` and `keep_top` add the scratch to
+the running state. They do what the plain torch code of `accumulate.py` does (the tests run
+both). bfloat16 and float16 are read as 16-bit patterns, never copied to float32 as a whole. One
+thread: beside torch's own, which keep their cores busy for a while after each operation, a
+second one made it slower.
 
 Where numba cannot be imported, `COMPILED` is False and nothing here should be called.
 """
@@ -161,7 +161,7 @@ def _holey_moments(x: Any, pivot: Any, centre: Any, sums: Any, powers: Any, abse
     return mean, np.sqrt(spread / n)
 
 
-def _part(  # noqa: PLR0913, PLR0917 - one pass fills all of it
+def _read_rows(  # noqa: PLR0913, PLR0917 - one pass fills all of it
     flat: Any,
     stride: int,
     mask: Any,
@@ -272,7 +272,7 @@ def _merged(histogram: Any, bits: int, whole: Any, fold: Any, fold_bits: int) ->
             fold[coarse_of(code, fold_bits)] += n
 
 
-def _settled(  # noqa: PLR0913, PLR0917 - the scratch of `part` and where it goes
+def _settled(  # noqa: PLR0913, PLR0917 - the scratch of `read_rows` and where it goes
     kind: int,
     mask: Any,
     peaks: Any,
@@ -291,11 +291,11 @@ def _settled(  # noqa: PLR0913, PLR0917 - the scratch of `part` and where it goe
     tokens: Any,
     fold_bits: int,
 ) -> None:
-    """Add a scratch of `part` to the state of a site.
+    """Add a scratch of `read_rows` to the state of a site.
 
     Shapes:
         kind: FULL, BRAIN or HALF.
-        mask, peaks, top, bottom, shapes, sums, active, absent: as `part` left them.
+        mask, peaks, top, bottom, shapes, sums, active, absent: as `read_rows` left them.
         least, most: [1] smallest and largest value of the fold.
         channel_absmax, channel_count, channel_active, channel_sums: [channels] the state.
         tokens: [3, codes] histograms of absmax, RMS and |mean| / std of the rows.
@@ -333,7 +333,7 @@ def _settled(  # noqa: PLR0913, PLR0917 - the scratch of `part` and where it goe
         channel_sums[1, j] += sums[1, j]
 
 
-def _keep_top(  # noqa: PLR0913, PLR0917 - rows as `part` has them, and where they go
+def _keep_top(  # noqa: PLR0913, PLR0917 - rows as `read_rows` has them, and where they go
     flat: Any,
     stride: int,
     width: int,
@@ -350,7 +350,7 @@ def _keep_top(  # noqa: PLR0913, PLR0917 - rows as `part` has them, and where th
     """Keep the values with the largest magnitudes, descending.
 
     Shapes:
-        flat, stride, width, kind, mask, limit: as for `part` and `settled`.
+        flat, stride, width, kind, mask, limit: as for `read_rows` and `settled`.
         index: [k] the rows that may hold some of them.
         least: no magnitude pattern below this is one of them.
         address: [k, 3] sequence, position and token of each of these rows.
@@ -426,7 +426,7 @@ count = _compiled(_count)
 moments = _compiled(_moments)
 holey_moments = _compiled(_holey_moments)
 bin_of = _compiled(_bin_of)
-part = _compiled(_part)
+read_rows = _compiled(_read_rows)
 settled = _compiled(_settled)
 merged = _compiled(_merged)
 keep_top = _compiled(_keep_top)

@@ -181,13 +181,13 @@ def test_offset_far_from_zero_keeps_the_variance() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("view", ["halves", "interleaved", "repeated", "transposed", "threads"])
+@pytest.mark.parametrize("view", ["halves", "interleaved", "repeated", "transposed", "long"])
 def test_any_view_of_a_tensor_reads_as_its_copy(dtype: torch.dtype, view: str) -> None:
-    x = values(64 if view != "threads" else 4000, 256, dtype, 1)
+    x = values(64 if view != "long" else 4000, 256, dtype, 1)
     x[5, 7], x[9, 200], x[9, 3] = math.inf, math.nan, -math.inf
     seen = {
         "halves": x[:, 128:], "interleaved": x[:, ::2], "repeated": x[7:8].expand(40, -1),
-        "transposed": x.t(), "threads": x,
+        "transposed": x.t(), "long": x,
     }[view]  # fmt: skip
     sample = torch.arange(0, seen.shape[0], 3)
     viewed, copied = (Accumulator(seen.shape[1], (-1,), 7, CPU) for _ in range(2))
