@@ -102,7 +102,9 @@ class Block:
 
     `kind` is "glu" or "mlp"; `experts` is 0 for a dense block; `activation` a name of the
     zoo. `recompute_error` is the relative error (float32) of rebuilding `out` from the
-    taps; `flags` says why a block is not to be trusted, empty when it is.
+    taps; `flags` says why a block is not to be trusted, empty when it is. `products` (one a
+    block, or one an expert) say where gate and value meet, or in an MLP where the activation's
+    result stands: `hidden` before a dropout or norm; what replaces an activation writes there.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Block:
     experts: int = 0
     recompute_error: float = 0.0
     taps: tuple[Tap, ...] = ()
+    products: tuple[Tap, ...] = ()
     flags: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -137,8 +140,12 @@ class Block:
         norm = Norm(**rest.pop("norm"))
         projections = {k: Projection(**v) for k, v in rest.pop("projections").items()}
         taps = tuple(_tap(tap) for tap in rest.pop("taps"))
+        products = tuple(_tap(tap) for tap in rest.pop("products", ()))
         flags = tuple(rest.pop("flags"))
-        return cls(norm=norm, projections=projections, taps=taps, flags=flags, **rest)
+        return cls(
+            norm=norm, projections=projections, taps=taps, products=products, flags=flags,
+            **rest,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, order=True)

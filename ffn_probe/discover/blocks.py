@@ -44,6 +44,10 @@ def block_of(
     taps = _taps(
         reading, normed, matrices, out, graph, linearity, experts=experts, labels=labels
     )
+    calls = graph.module_calls.get(reading.down.node.module, 1)
+    product = tap("product", reading.product, graph, axis=axis, calls=calls)
+    if experts:
+        product = _labelled(product, linearity.of[gate_base].matrices[0], labels)
     name = block_name([p.path for p in projections.values()], model)
     flags = _flags(reading, error, matrices)
     return Block(
@@ -59,6 +63,7 @@ def block_of(
         experts=experts,
         recompute_error=error,
         taps=taps,
+        products=(product,),
         flags=flags,
         details=_details(reading, graph),
     )

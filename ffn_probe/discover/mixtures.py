@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ffn_probe.anatomy import Block
+from ffn_probe.anatomy import Block, Tap
 from ffn_probe.discover.layers import container_size, exists
 from ffn_probe.discover.trace import Node
 
@@ -55,30 +55,34 @@ def _mixture(members: list[Block], pattern: str, model: nn.Module) -> Block:
     number = {id(b): _expert_pattern(b)[1] for b in members}  # type: ignore[index]
     base = min(number.values()) if size == 0 else 0
     taps = [t for t in first.taps if t.role in {"resid"}]
-    taps += [replace(t) for t in first.taps if t.role == "normed"][:0]
+    products: list[Tap] = []
     prefix = first.projections["down"].path
     own = number[id(first)]
     for index in range(base, base + max(size, len(members))):
         for tap in first.taps:
             if tap.role == "resid":
                 continue
-            path = _renumbered(tap.path, prefix, own, index)
+            path = renumbered(tap.path, prefix, own, index)
             if path is not None and exists(model, path):
                 taps.append(replace(tap, path=path, expert=index))
+        for tap in first.products:
+            path = renumbered(tap.path, prefix, own, index)
+            if path is not None and exists(model, path):
+                products.append(replace(tap, path=path, expert=index))
     error = max(b.recompute_error for b in members)
     flags = tuple(dict.fromkeys(f for b in members for f in b.flags))
     projections = {
-        k: replace(p, path=_renumbered(p.path, prefix, own, base) or p.path)
+        k: replace(p, path=renumbered(p.path, prefix, own, base) or p.path)
         for k, p in first.projections.items()
     }
     name = holder
     return replace(
         first, name=name, experts=max(size, len(members)), taps=tuple(taps), flags=flags,
-        recompute_error=error, projections=projections, layout="packed " * 0 + first.layout,
+        products=tuple(products), recompute_error=error, projections=projections,
     )  # fmt: skip
 
 
-def _renumbered(path: str, down: str, own: int, index: int) -> str | None:
+def renumbered(path: str, down: str, own: int, index: int) -> str | None:
     """Return `path` with expert number `own` (at its place in `down`) replaced by `index`."""
     last = list(_NUMBER.finditer(down))[-1]
     head = down[: last.start()]

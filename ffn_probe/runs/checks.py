@@ -20,7 +20,8 @@ _MOST = 2**62  # the sum of two counts below it is an int64
 _NEVER_NEGATIVE = {
     "count", "counts", "nan", "pos_inf", "neg_inf", "rows", "seen_rows", "sampled_rows",
     "active", "grid", "clipped", "zeroed", "k", "window", "m2", "m4", "absmax", "c_gg", "c_uu",
-    "c_aa", "signal", "noise",
+    "c_aa", "signal", "noise", "nonfinite_a", "nonfinite_b", "energy_a", "energy_b", "error",
+    "expected", "max_abs", "ulps", "cosine_rows", "sum_aa", "sum_bb", "rank",
 }  # fmt: skip
 _PREFIXES = ("token_absmax_", "token_rms_", "token_ratio_")
 

@@ -18,7 +18,7 @@ _VALUES = {"kind": ("telemetry", "paired", "bench"), "state": ("open", "closed")
 _EXPECTED = {
     **{name: f"one of {values}" for name, values in _VALUES.items()},
     **dict.fromkeys(("windows", "steps", "tokens", "schema_version"), "a count"),
-    **dict.fromkeys(("model", "sampling", "versions", "tags"), "a mapping"),
+    **dict.fromkeys(("model", "sampling", "versions", "tags", "paired"), "a mapping"),
     **dict.fromkeys(("blocks", "folds", "skipped"), "a list of mappings"),
     "warnings": "a list of texts",
 }
@@ -30,7 +30,9 @@ class Manifest:
 
     `state` is "open" while it is written, "closed" after; `folds` holds for each of the 16
     folds a hash of the inputs it saw and its numbers of batches and tokens; `skipped` lists
-    what discovery passed over, with the reason; `warnings` what the recorder noticed.
+    what discovery passed over, with the reason; `warnings` what the recorder noticed. Of a
+    paired run `model` and `blocks` are the reference's, and `paired` holds the candidate's
+    ("candidate", "blocks"), the names of both, the pairs of blocks and the options.
     """
 
     kind: str = "telemetry"
@@ -49,6 +51,7 @@ class Manifest:
     skipped: tuple[Mapping[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     command: str = ""
+    paired: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def with_(self, **changes: Any) -> "Manifest":
@@ -134,7 +137,7 @@ def _check(name: str, value: Any, path: Path) -> None:
     """Raise SchemaError when a field of the manifest has another type or value."""
     if name in {"windows", "steps", "tokens", "schema_version"}:
         good = type(value) is int and 0 <= value < 2**63
-    elif name in {"model", "sampling", "versions", "tags"}:
+    elif name in {"model", "sampling", "versions", "tags", "paired"}:
         good = isinstance(value, dict)
     elif name in {"blocks", "folds", "skipped", "warnings"}:
         kind = str if name == "warnings" else dict

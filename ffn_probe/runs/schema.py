@@ -13,6 +13,20 @@ EVEN and ODD for its two halves.
 | joint | WHOLE | co-moments of gate and value per neuron, 2-D grid |
 | quant | 0..15 | signal and noise energy per number format |
 | metrics | - | loss, gradient norm, ... per step |
+
+A run of two models on the same inputs (kind "paired") has these instead. Its folds are groups
+of sequences, `block` and `role` those of the reference, and `view` says how the candidate was
+fed: "end" end to end, "local" the block on the reference's residual stream, "stage" each stage
+on the reference's stage before it, "inherited" the candidate's block on its own against the
+reference's residual stream, "noise" the reference against itself.
+
+| table | folds stored | one row holds |
+|---|---|---|
+| paired | 0..15 | error and signal energies of candidate against reference |
+| paired_channels | WHOLE | per channel sums of both, for gain slopes and standardised cosines |
+| activation_error | WHOLE | error of the activation by value of the gate |
+| effects | 0..15 | one additive number: outputs, patches, Shapley values, theory |
+| hypotheses | WHOLE | one hypothesis of a bug and how well it fits |
 """
 
 import pyarrow as pa
@@ -100,6 +114,57 @@ _COLUMNS: dict[str, tuple[tuple[str, pa.DataType, str], ...]] = {
         *_lists("count clipped zeroed", pa.int64(), "values"),
         *_lists("signal noise", pa.float64(), f"{_UNIT}^2, summed"),
     ),
+    "paired": (
+        ("view", pa.string(), "end, local, stage, inherited or noise"),
+        ("reason", pa.string(), "why values cannot be paired one by one; empty when they are"),
+        ("rows", pa.int64(), "rows"),
+        ("count", pa.int64(), "values finite in both"),
+        ("nonfinite_a", pa.int64(), "values"),
+        ("nonfinite_b", pa.int64(), "values"),
+        ("energy_a", pa.float64(), f"{_UNIT}^2, summed"),
+        ("energy_b", pa.float64(), f"{_UNIT}^2, summed"),
+        ("error", pa.float64(), f"{_UNIT}^2, summed: (b - a)^2"),
+        ("dot", pa.float64(), f"{_UNIT}^2, summed: a b"),
+        ("cross", pa.float64(), f"{_UNIT}^2, summed: local error times inherited error"),
+        ("max_abs", pa.float64(), _UNIT),
+        ("ulps", pa.int64(), "values that differ by one unit in the last place or more"),
+        ("cosines", pa.float64(), "cosine of each row, summed"),
+        ("cosine_rows", pa.int64(), "rows"),
+        ("hsic_ab", pa.float64(), "unbiased HSIC of a batch, summed"),
+        ("hsic_aa", pa.float64(), "unbiased HSIC of a batch, summed"),
+        ("hsic_bb", pa.float64(), "unbiased HSIC of a batch, summed"),
+    ),
+    "paired_channels": (
+        ("view", pa.string(), "end, local, stage, inherited or noise"),
+        *_lists("count", pa.int64(), "rows"),
+        *_lists("sum_a sum_b", pa.float64(), f"{_UNIT}, summed"),
+        *_lists("sum_aa sum_bb sum_ab", pa.float64(), f"{_UNIT}^2, summed"),
+    ),
+    "activation_error": (
+        *_lists("codes", pa.int32(), "bit pattern of the gate, 3 mantissa bits"),
+        *_lists("counts", pa.int64(), "values"),
+        *_lists("expected error", pa.float64(), f"{_UNIT}^2, summed"),
+    ),
+    "effects": (
+        ("analysis", pa.string(), "output, patch, shapley, factorial, norm, theory"),
+        ("part", pa.string(), "what the number belongs to"),
+        ("metric", pa.string(), "error, energy, kl, ..."),
+        ("value", pa.float64(), "unit of the metric, summed"),
+        ("count", pa.int64(), "terms of the sum"),
+    ),
+    "hypotheses": (
+        ("rank", pa.int32(), "ordinal; 0 the best"),
+        ("hypothesis", pa.string(), "name"),
+        ("variant", pa.string(), "its parameters"),
+        ("stage", pa.string(), "role at which it acts"),
+        ("predicted_db", pa.float64(), "dB"),
+        ("measured_db", pa.float64(), "dB"),
+        ("after_db", pa.float64(), "dB"),
+        ("floor_db", pa.float64(), "dB"),
+        ("reached", pa.bool_(), "whether the fix reaches the floor"),
+        ("sentence", pa.string(), "what happened"),
+        ("fix", pa.string(), "the line to change"),
+    ),
 }
 
 
@@ -138,5 +203,7 @@ LISTS_OF_ONE_LENGTH: dict[str, tuple[tuple[str, ...], ...]] = {
         ("count", *_prefixed("c_", "gg uu gu aa au")),
     ),
     "quant": (("key", "count", "clipped", "zeroed", "signal", "noise"),),
+    "paired_channels": (("count", *_prefixed("sum_", "a b aa bb ab")),),
+    "activation_error": (("codes", "counts", "expected", "error"),),
 }
 """Of each table the groups of list columns whose lists are equally long in a row."""

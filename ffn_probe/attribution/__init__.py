@@ -1,0 +1,1 @@
+"""What made an output drift, from numbers alone: shares, intervals, theory. No torch."""

@@ -1,0 +1,148 @@
+"""The matrices of a block as [out, in] tensors, and putting other values in their place.
+
+`read_matrix` understands linear layers, transposed ones, halves of fused projections, stacks of
+experts, and (read only) whatever else is linear. `put_parameter` swaps the Parameter object, at
+every place that shares it, so that undoing gives back the very object that was there.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ffn_probe.anatomy import Block, Projection
+from ffn_probe.discover.mixtures import renumbered
+from ffn_probe.errors import ModelError, UnknownName
+
+_LEARNED = ("weight", "bias")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """One projection of a block: y = x @ weight.T + bias.
+
+    `weight` is [out, in] and `bias` [out] (None: there is none). `parameter` names the
+    Parameter that the weight is a view of, "" when it was measured; `bias_parameter` likewise.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    parameter: str = ""
+    bias_parameter: str = ""
+
+
+def put_parameter(
+    model: nn.Module, old: Tensor, values: Tensor, stack: ExitStack
+) -> nn.Parameter:
+    """Put a new Parameter in the place of `old` wherever the model holds it; return it.
+
+    The new one has its own memory, `values`, and the old one's requires_grad. Closing `stack`
+    puts the old object back, untouched.
+    """
+    new = nn.Parameter(values.detach(), requires_grad=old.requires_grad)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is old:
+                stack.callback(module._parameters.__setitem__, name, parameter)
+                module._parameters[name] = new
+    return new
+
+
+def read_matrix(model: nn.Module, block: Block, name: str, *, expert: int = 0) -> Matrix:
+    """Return a matrix of a block as it is now.
+
+    Args:
+        model: the model of the block.
+        block: what discovery found.
+        name: one of the block's projections: "gate" and "up" of a GLU, "up" of an MLP, "down".
+        expert: which expert of a mixture.
+
+    Raises:
+        UnknownName: the block has no such projection.
+        ModelError: the matrix cannot be read as one of d_model and d_ff channels.
+    """
+    if name not in block.projections:
+        raise UnknownName.of("projection", name, block.projections, f"(block {block.name})")
+    projection = block.projections[name]
+    path = _expert_path(block, projection.path, expert)
+    sizes = (block.d_model, block.d_ff) if name == "down" else (block.d_ff, block.d_model)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if path in modules:
+        return _of_module(modules[path], path, projection, sizes)
+    holder, _, leaf = path.rpartition(".")
+    weight = getattr(modules[holder], leaf) if holder in modules else None
+    if not isinstance(weight, Tensor):
+        raise ModelError(f"{path} of block {block.name!r} is no module and no parameter")
+    named = (f"{leaf}_bias", leaf.replace("weight", "bias"))
+    bias_name = next((n for n in named if n != leaf and hasattr(modules[holder], n)), "")
+    bias = getattr(modules[holder], bias_name) if bias_name else None
+    if block.experts and weight.dim() == 3:
+        weight, bias = weight[expert], None if bias is None else bias[expert]
+    full = f"{holder}.{bias_name}" if bias is not None else ""
+    return _sliced(weight, bias, path, full, projection, sizes)
+
+
+def _expert_path(block: Block, path: str, expert: int) -> str:
+    """Return the path of another expert's module, from that of the first."""
+    if not block.experts or not any(tap.expert is not None for tap in block.taps):
+        return path
+    first = min(t.expert for t in block.taps if t.expert is not None)
+    return renumbered(path, block.projections["down"].path, first, first + expert) or path
+
+
+def _of_module(
+    module: nn.Module, path: str, projection: Projection, sizes: tuple[int, int]
+) -> Matrix:
+    own = dict(module.named_parameters(recurse=True))
+    weight = getattr(module, "weight", None)
+    if set(own) <= set(_LEARNED) and isinstance(weight, nn.Parameter):
+        bias = own.get("bias")
+        flat = weight.squeeze(-1) if isinstance(module, nn.Conv1d) else weight
+        if type(module).__name__ == "Conv1D":
+            flat = flat.t()
+        named = f"{path}.bias" if bias is not None else ""
+        return _sliced(flat, bias, f"{path}.weight", named, projection, sizes, known=True)
+    return _measured(module, projection, sizes)
+
+
+def _measured(module: nn.Module, projection: Projection, sizes: tuple[int, int]) -> Matrix:
+    """Return what a module of any making does to the unit vectors."""
+    some = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    inputs = torch.cat([torch.eye(sizes[1]), torch.zeros(1, sizes[1])])
+    try:
+        with torch.no_grad():
+            rows = module(inputs.to(some.device, some.dtype))
+    except Exception as error:
+        raise ModelError(
+            f"{type(module).__name__} cannot be read as a matrix: {error}"
+        ) from error
+    bias = rows[-1]
+    return _sliced((rows[:-1] - bias).t(), bias, "", "", projection, sizes, known=True)
+
+
+def _sliced(
+    weight: Tensor,
+    bias: Tensor | None,
+    name: str,
+    bias_name: str,
+    projection: Projection,
+    sizes: tuple[int, int],
+    *,
+    known: bool = False,
+) -> Matrix:
+    """Return the part of a tensor that a projection is, rows being outputs."""
+    out, width = sizes
+    times = 1 if projection.part == "all" else 2
+    if not known and tuple(weight.shape) == (width, times * out) != (times * out, width):
+        weight = weight.t()
+    if tuple(weight.shape) != (times * out, width):
+        raise ModelError(
+            f"{name or 'a matrix'} has the shape {tuple(weight.shape)}; expected "
+            f"{(times * out, width)} for {projection.part!r} of [out, in]"
+        )
+    rows = {
+        "first": slice(0, out), "second": slice(out, None),
+        "even": slice(0, None, 2), "odd": slice(1, None, 2),
+    }.get(projection.part, slice(None))  # fmt: skip
+    return Matrix(weight[rows], None if bias is None else bias[rows], name, bias_name)
