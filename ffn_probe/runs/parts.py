@@ -55,7 +55,7 @@ def read_part(path: Path, table: str) -> pa.Table:
             _check_columns(file.schema_arrow, schema, path)
             data = pa.Table.from_batches(_batches(file, schema, path), schema)
         data.validate(full=True)
-    except (OSError, pa.ArrowException, MemoryError) as error:
+    except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is truncated or no Parquet file: {error}") from error
     check_values(data, table, path)
     return data

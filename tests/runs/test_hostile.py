@@ -15,6 +15,7 @@ import pytest
 from ffn_probe.errors import FfnProbeError, RunError, SchemaError
 from ffn_probe.runs import SCHEMA_VERSION, Manifest, Run
 from ffn_probe.runs.schema import TABLES
+from tests.runs.pairing import PAIRED_TABLES, write_pair
 from tests.runs.recording import BLOCK, SITES, values, write
 
 DATA = values()
@@ -22,20 +23,31 @@ DATA = values()
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sound") / "run"
-    write(folder, DATA, windows=2)
+    folder = tmp_path_factory.mktemp("sound")
+    write(folder / "telemetry", DATA, windows=2)
+    write_pair(folder / "paired", windows=2)
     return folder
 
 
 @pytest.fixture
-def folder(sound: Path, tmp_path: Path) -> Path:
-    """A copy of a sound run, to be harmed."""
-    return Path(shutil.copytree(sound, tmp_path / "run"))
+def folder(sound: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of a sound run that has the table under test, to be harmed."""
+    parameters = getattr(request.node, "callspec", None)
+    table = parameters.params.get("table") if parameters else None
+    kind = "paired" if table in PAIRED_TABLES else "telemetry"
+    return Path(shutil.copytree(sound / kind, tmp_path / "run"))
 
 
-def test_the_run_is_sound_before_it_is_harmed(folder: Path) -> None:
-    read_all(folder)
-    assert Run.open(folder).sites == SITES
+def test_the_runs_are_sound_before_they_are_harmed(sound: Path) -> None:
+    for kind in ("telemetry", "paired"):
+        read_all(sound / kind)
+        assert Run.open(sound / kind).manifest.kind == kind
+    assert Run.open(sound / "telemetry").sites == SITES
+
+
+def test_the_two_runs_hold_every_table_once(sound: Path) -> None:
+    held = [path.name for path in sound.glob("*/*") if path.is_dir()]
+    assert sorted(held) == sorted(TABLES)
 
 
 def part(folder: Path, table: str) -> Path:
@@ -300,6 +312,20 @@ CASES: list[tuple[str, str, Callable[[dict[str, list[Any]]], Any]]] = [
     ("quant", "count", put("count", [-1, 1])),
     ("quant", "key", put("key", ["int8:tensor", None])),
     ("metrics", "name", put("name", None)),
+    ("paired", "error", put("error", -1e-9)),
+    ("paired", "energy_b", put("energy_b", -1.0)),
+    ("paired", "count", put("count", -1)),
+    ("paired", "nonfinite_a", put("nonfinite_a", -1)),
+    ("paired", "view", put("view", None)),
+    ("paired_channels", "sum_ab", grow("sum_ab")),
+    ("paired_channels", "sum_aa", put("sum_aa", [-1.0] * 4)),
+    ("activation_error", "codes", grow("codes")),
+    ("activation_error", "counts", put("counts", [-1, 1, 1])),
+    ("activation_error", "error", put("error", [-1.0, 1.0, 1.0])),
+    ("effects", "count", put("count", -1)),
+    ("effects", "metric", put("metric", None)),
+    ("hypotheses", "rank", put("rank", -1)),
+    ("hypotheses", "fix", put("fix", None)),
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ffn_probe.runs import Manifest, Run, RunWriter
 from ffn_probe.runs.schema import TABLES
 from ffn_probe.sketches import BitHistogram, Channels, Extremes, Moments, Summary
 from tests.runs.nobody import as_nobody
+from tests.runs.pairing import FOLDS_SEEN, PAIRED_TABLES, arrays, write_pair
 from tests.runs.recording import BLOCK, SITES, key, tables, values, whole, write
 
 DATA = values()
@@ -26,6 +27,13 @@ DATA = values()
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "base"
     write(folder, DATA)
+    return Run.open(folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("pairs") / "pair"
+    write_pair(folder)
     return Run.open(folder)
 
 
@@ -138,12 +146,22 @@ def test_the_manifest_survives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_is_a_frame_with_units(run: Run, name: str) -> None:
-    frame = run.table(name)
+def test_a_table_is_a_frame_with_units(run: Run, pair: Run, name: str) -> None:
+    frame = (pair if name in PAIRED_TABLES else run).table(name)
     assert len(frame) > 0
     assert frame.columns.tolist() == TABLES[name].names
     assert set(frame.attrs["units"]) == set(frame.columns)
     assert all(frame.attrs["units"].values())
+
+
+def test_the_energies_of_a_pair_are_those_written(pair: Run) -> None:
+    frame = pair.table("paired").query("view == 'end'")
+    for window in range(2):
+        for fold in FOLDS_SEEN:
+            a, b = arrays(window, fold)
+            row = frame[(frame["window"] == window) & (frame["fold"] == fold)]
+            assert row["error"].tolist() == [((b - a) ** 2).sum()]
+    assert len(frame) == 2 * len(FOLDS_SEEN)
 
 
 def test_the_units_of_a_table_are_right(run: Run) -> None:
