@@ -41,7 +41,7 @@ def to_markdown(drift: Drift) -> str:
 
 def _aspects(drift: Drift) -> list[str]:
     rows = [(a, str(f), str(w)) for a, f, w in counts(drift)]
-    return ["### By aspect", _table(("aspect", "failed", "suspicious"), rows)]
+    return ["### By aspect", table(("aspect", "failed", "suspicious"), rows)]
 
 
 def _sites(drift: Drift) -> list[str]:
@@ -61,7 +61,7 @@ def _sites(drift: Drift) -> list[str]:
     ]  # fmt: skip
     total = sum(site.status != "PASS" for site in drift.sites)
     title = f"### Worst {len(sites)} of the {total} sites that did not pass"
-    return [title, _table(head, rows)]
+    return [title, table(head, rows)]
 
 
 def _one_sided(side: str, sites: Sequence[Site]) -> str:
@@ -76,16 +76,16 @@ def _settings(drift: Drift) -> list[str]:
     one, other = (facts(side.manifest, side.path) for side in (drift.a, drift.b))
     made = [(key, one[key], other[key]) for key in one]
     sides = (drift.a.name, drift.b.name)
-    parts = ["### How the runs were made", _table(("", *sides), made)]
+    parts = ["### How the runs were made", table(("", *sides), made)]
     if drift.config_diff:
-        parts += ["### Settings that differ", _table(("setting", *sides), drift.config_diff)]
+        parts += ["### Settings that differ", table(("setting", *sides), drift.config_diff)]
     return parts
 
 
 def _definitions(drift: Drift) -> list[str]:
     head = ("statistic", "what it is", "aspect", "unit", "threshold", "where it comes from")
-    table = _table(head, definitions(drift))
-    return [f"<details><summary>Statistics and thresholds</summary>\n\n{table}\n\n</details>"]
+    defined = table(head, definitions(drift))
+    return [f"<details><summary>Statistics and thresholds</summary>\n\n{defined}\n\n</details>"]
 
 
 def escape(text: str) -> str:
@@ -99,6 +99,7 @@ def code(text: str) -> str:
     return f"<code>{escape(text)}</code>"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of text."""
     lines = [map(escape, head), ["---"] * len(head), *(map(escape, row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

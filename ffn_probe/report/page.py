@@ -1,14 +1,11 @@
 """A drift as one HTML file: no script, no request, light and dark, fit to print."""
 
-import re
-from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 
 from ffn_probe.compare import Change, Drift, SiteDrift
 from ffn_probe.figures.grid import drift_grid
 from ffn_probe.figures.theme import SIGN
-from ffn_probe.report.style import STYLE
+from ffn_probe.report.document import SIGNED, document, prose, table, written_by
 from ffn_probe.report.svg import heatmap_svg, overlay_svg
 from ffn_probe.report.words import (
     counts,
@@ -21,11 +18,9 @@ from ffn_probe.report.words import (
     times,
 )
 
-_SIGNED = {status: f"{SIGN[status]} {status}" for status in ("PASS", "WARN", "FAIL")}
 _ROWS = 60
 _PICTURES = 8
 _NAMES = 400  # sites named in one list
-_CSP = "default-src 'none'; style-src 'unsafe-inline'"
 
 _METHOD = (
     "A change counts when it is over its practical threshold <em>and</em> over the noise "
@@ -45,15 +40,8 @@ def to_html(drift: Drift) -> str:
         _header(drift), _notes(drift), _counts(drift), _heatmap(drift), _sites(drift),
         _pictures(drift), _config(drift), _one_sided(drift), _definitions(drift), _made(drift),
     ]  # fmt: skip
-    title = escape(f"FFN drift: {shortened(drift.a.name)} to {shortened(drift.b.name)}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_CSP}">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
-    )
+    title = f"FFN drift: {shortened(drift.a.name)} to {shortened(drift.b.name)}"
+    return document(title, parts)
 
 
 # ---- what happened ----------------------------------------------------------------------
@@ -74,14 +62,9 @@ def _header(drift: Drift) -> str:
 
 def _notes(drift: Drift) -> str:
     return "".join(
-        f'<div class="note"><b>{escape(note.level)}</b> {_prose(note.text)}</div>'
+        f'<div class="note"><b>{escape(note.level)}</b> {prose(note.text)}</div>'
         for note in drift.validity
     )
-
-
-def _prose(text: str) -> str:
-    """Return text with `names` in backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _counts(drift: Drift) -> str:
@@ -113,7 +96,7 @@ def _sites(drift: Drift) -> str:
     head = ("status", "layer", "role", "aspect", "statistic", "value", "unit", "threshold",
             "floor", "times floor", "smallest visible", "folds")  # fmt: skip
     rows = (
-        (_SIGNED[site.status], str(site.layer), place(site), worst.aspect, *_numbers(worst))
+        (SIGNED[site.status], str(site.layer), place(site), worst.aspect, *_numbers(worst))
         for site in sites
         for worst in (site.worst,)
     )
@@ -122,7 +105,7 @@ def _sites(drift: Drift) -> str:
         f"The worst {len(sites)} of {total} sites that did not pass, worst first, each with "
         "its worst statistic."
     )
-    return "<h2>Sites</h2>" + _table(head, rows, caption, {1, 5, 7, 8, 9, 10, 11})
+    return "<h2>Sites</h2>" + table(head, rows, caption, {1, 5, 7, 8, 9, 10, 11})
 
 
 def _numbers(change: Change) -> tuple[str, ...]:
@@ -156,12 +139,12 @@ def _picture(drift: Drift, site: SiteDrift) -> str:
     head = ("status", "statistic", "value", "unit", "threshold", "floor", "times floor",
             "smallest visible", "folds")  # fmt: skip
     ranked = sorted(site.changes, key=lambda c: c.severity, reverse=True)
-    rows = ((_SIGNED[change.status], *_numbers(change)) for change in ranked)
-    table = _table(head, rows, "", {2, 4, 5, 6, 7, 8})
+    rows = ((SIGNED[change.status], *_numbers(change)) for change in ranked)
+    all_ = table(head, rows, "", {2, 4, 5, 6, 7, 8})
     return (
         f"<figure><figcaption><b>{escape(where)}</b> {escape(site.headline)}{lost}<br>{blocks}"
         f"</figcaption>{overlay_svg(a, b, title=f'{where}: {site.headline}')}"
-        f"<details><summary>{len(site.changes)} statistics</summary>{table}</details></figure>"
+        f"<details><summary>{len(site.changes)} statistics</summary>{all_}</details></figure>"
     )
 
 
@@ -172,7 +155,7 @@ def _config(drift: Drift) -> str:
     if not drift.config_diff:
         return "<h2>Settings</h2><p>The two runs were made with the same settings.</p>"
     head = ("setting", drift.a.name, drift.b.name)
-    return "<h2>Settings that differ</h2>" + _table(head, drift.config_diff, wrap=True)
+    return "<h2>Settings that differ</h2>" + table(head, drift.config_diff, wrap=True)
 
 
 def _one_sided(drift: Drift) -> str:
@@ -190,48 +173,15 @@ def _one_sided(drift: Drift) -> str:
 
 def _definitions(drift: Drift) -> str:
     head = ("statistic", "what it is", "aspect", "unit", "threshold", "where it comes from")
-    table = _table(head, definitions(drift), "", {4}, wrap=True)
+    defined = table(head, definitions(drift), "", {4}, wrap=True)
     return (
         f"<h2>Definitions</h2><p>{_METHOD}</p>"
-        f"<details><summary>Statistics and thresholds</summary>{table}</details>"
+        f"<details><summary>Statistics and thresholds</summary>{defined}</details>"
     )
 
 
 def _made(drift: Drift) -> str:
-    try:
-        made = f"ffn-probe {version('ffn-probe')}"
-    except PackageNotFoundError:
-        made = "ffn-probe"
     one, other = (facts(side.manifest, side.path) for side in (drift.a, drift.b))
     rows = ((key, one[key], other[key]) for key in one)
-    table = _table(("", drift.a.name, drift.b.name), rows, wrap=True)
-    return f'<h2>Versions</h2>{table}<p class="dim">Report by {escape(made)}.</p>'
-
-
-def _table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    caption: str = "",
-    numbers: Iterable[int] = (),
-    *,
-    wrap: bool = False,
-) -> str:
-    right = set(numbers)
-    statuses = {text: status for status, text in _SIGNED.items()}
-
-    def cell(tag: str, i: int, text: str, extra: str = "") -> str:
-        status = statuses.get(text) if i == 0 else None
-        kind = ' class="n"' if i in right else f' class="s {status}"' if status else ""
-        return f"<{tag}{kind}{extra}>{escape(shortened(text))}</{tag}>"
-
-    top = "".join(cell("th", i, text, ' scope="col"') for i, text in enumerate(head))
-    body = "\n".join(
-        "<tr>" + "".join(cell("td", i, text) for i, text in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    style = "" if wrap else ' class="dense"'
-    return (
-        f'<div class="wide"><table{style}>{title}<thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    made = table(("", drift.a.name, drift.b.name), rows, wrap=True)
+    return f"<h2>Versions</h2>{made}{written_by()}"
