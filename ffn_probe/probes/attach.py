@@ -77,7 +77,7 @@ def attach(  # noqa: PLR0913 - the options of a recording
     RunWriter.check_free(to)
     check_watchable(model)
     scanned = _scanned(model, example, found)
-    chosen = _chosen(scanned.blocks, blocks, allow_flagged=allow_flagged)
+    chosen = chosen_blocks(scanned.blocks, blocks, allow_flagged=allow_flagged)
     watching = Watching(
         rows=None if rows == "all" else int(rows),
         bits=bits,
@@ -160,12 +160,18 @@ def _scanned(model: nn.Module, example: Any, found: Scan | Sequence[Block] | Non
     return scanned
 
 
-def _chosen(
+def chosen_blocks(
     known: Sequence[Block],
     wanted: str | Iterable[str | int] | None,
     *,
     allow_flagged: bool,
 ) -> tuple[Block, ...]:
+    """Return the blocks that glob patterns of names, or layer ordinals, stand for.
+
+    Raises:
+        UnknownName: a pattern stands for no block.
+        ModelError: all that are wanted are flagged, and `allow_flagged` is false.
+    """
     patterns = [wanted] if isinstance(wanted, str) else wanted
     if patterns is not None:
         keep: set[str] = set()
