@@ -1,0 +1,77 @@
+"""The 2 x 2 of a swap of norms and activations: each alone, both, on the same batches."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ffn_probe.replay.effects import EffectKey, Effects
+from ffn_probe.replay.outputs import OutputSums, Scoring
+from ffn_probe.replay.passes import run_model
+from ffn_probe.replay.tokens import Tokens
+
+
+def factorial_effects(
+    reference: nn.Module,
+    candidate: nn.Module,
+    swap: Any,
+    batches: Sequence[Any],
+    scoring: Scoring,
+    effects: Effects,
+) -> None:
+    """Add the outputs of the reference with neither, one and both of a swap's factors.
+
+    Args:
+        reference: the reference, swapped for a while and then as it was.
+        candidate: the model with both.
+        swap: a swap of norm and activation.
+        batches: some batches.
+        scoring: how outputs are read.
+        effects: what is added to: analysis "factorial", parts v00, v10, v01 and v11.
+    """
+    own = [run_model(reference, batch) for batch in batches]
+    cells = {
+        "v00": None,
+        "v10": replace(swap, activation=None),
+        "v01": replace(swap, norm=None),
+    }
+    for part, cell in cells.items():
+        with _swapped(reference, cell, batches):
+            _add(reference, batches, own, part, scoring, effects)
+    _add(candidate, batches, own, "v11", scoring, effects)
+
+
+@contextmanager
+def _swapped(model: nn.Module, cell: Any, batches: Sequence[Any]) -> Iterator[None]:
+    if cell is None:
+        yield
+        return
+    from ffn_probe.swaps import swapped
+
+    with swapped(model, cell, example=batches[0], calibration=list(batches)):
+        yield
+
+
+def _add(
+    model: nn.Module,
+    batches: Sequence[Any],
+    own: Sequence[Any],
+    part: str,
+    scoring: Scoring,
+    effects: Effects,
+) -> None:
+    sums = OutputSums(scoring)
+    first = 0
+    for batch, reference in zip(batches, own, strict=True):
+        tokens = Tokens.of(batch, first)
+        first += tokens.sequences
+        output = run_model(model, batch)
+        if output.shape == reference.shape and output.shape[0] == tokens.sequences:
+            sums.add(reference, output, batch, tokens.folds, tokens.real)
+    for row in sums.rows():
+        metric = {"loss_b": "loss"}.get(row["metric"], row["metric"])
+        if metric in {"error", "kl", "loss"}:
+            key = EffectKey(-1, "", "logits", "factorial", part, metric)
+            effects.put(key, row["fold"], row["value"], row["count"])
