@@ -16,7 +16,7 @@ from ffn_probe.errors import ModelError
 from ffn_probe.swaps.weights import Matrix, read_matrix
 from ffn_probe.zoo.fingerprint import Match, apply_match
 from ffn_probe.zoo.gates import GATES
-from ffn_probe.zoo.norms import NORMS
+from ffn_probe.zoo.norms import NORMS, Normalise
 
 Nonlinearity = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -29,18 +29,24 @@ _CASTS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NormPart:
-    """A norm: the name of its form in the zoo ("none": the identity), gain, bias, eps."""
+    """A norm: the name of its form in the zoo ("none": the identity), gain, bias, eps.
+
+    `function` computes it instead where its form is not in the zoo.
+    """
 
     form: str
     weight: Tensor | None = None
     bias: Tensor | None = None
     eps: float = 0.0
+    function: Normalise | None = None
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the norm of rows, in the dtype of `x`."""
-        if self.form == "none":
-            return x
-        function = next(n.function for n in NORMS if n.name == self.form)
+        function = self.function
+        if function is None:
+            if self.form == "none":
+                return x
+            function = next(n.function for n in NORMS if n.name == self.form)
         weight = None if self.weight is None else self.weight.to(x.dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return function(x, weight, bias, self.eps)

@@ -1,0 +1,174 @@
+"""Autopsy: which bug makes a candidate's feed-forward blocks differ from the reference's."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ffn_probe.anatomy import Block
+from ffn_probe.attribution.attribution import Hypothesis
+from ffn_probe.discover.discover import discover, scan
+from ffn_probe.errors import FfnProbeError
+from ffn_probe.probes.attach import chosen_blocks
+from ffn_probe.replay.autopsy.capture import captured, paired, running
+from ffn_probe.replay.autopsy.cases import case_of
+from ffn_probe.replay.autopsy.examine import Finding, examined
+from ffn_probe.replay.parts import Parts, parts_of
+from ffn_probe.runs.schema import WHOLE
+
+NO_DIFFERENCE = "no difference above the floor"
+
+
+@dataclass(frozen=True, slots=True)
+class Autopsy:
+    """What an autopsy found.
+
+    `findings` holds one value a stage of a block, in the order of the blocks; `unpaired` the
+    reference's blocks that could not be judged, with the reason; `notes` what else to know.
+    """
+
+    findings: tuple[Finding, ...]
+    unpaired: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """Every bug that explains something, best first in each stage of each block."""
+        return tuple(h for finding in self.findings for h in finding.hypotheses)
+
+    @property
+    def bugs(self) -> tuple[Finding, ...]:
+        """The findings that someone should look at: named bugs and what is unexplained."""
+        return tuple(f for f in self.findings if f.status in {"bug", "unexplained"})
+
+    @property
+    def excluded(self) -> tuple[tuple[str, float], ...]:
+        """What was tried and explains nothing: "block: bug" and the dB it leaves."""
+        return tuple(
+            (f"{f.block}: {name}", after) for f in self.findings for name, after in f.excluded
+        )
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in a few sentences."""
+        told = [f.sentence for f in self.findings if f.status != "floor"]
+        if not self.findings:
+            told = ["no block could be judged"]
+        elif not told:
+            floors = [f.floor_db for f in self.findings]
+            told = [f"{NO_DIFFERENCE} ({min(floors):.0f} dB) in {self._count}."]
+        elif not self.bugs:
+            told.insert(0, f"{NO_DIFFERENCE} in {self._count}.")
+        left = [f"Not judged: {name} ({reason})." for name, reason in self.unpaired[:3]]
+        more = [f"And {len(self.unpaired) - 3} more."] if len(self.unpaired) > 3 else []
+        return " ".join([*told, *left, *more])
+
+    @property
+    def _count(self) -> str:
+        count = len({f.block for f in self.findings})
+        return f"{count} block" + ("s" if count != 1 else "")
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a hypothesis."""
+        columns = list(Hypothesis.__dataclass_fields__)
+        return pd.DataFrame([asdict(h) for h in self.hypotheses], columns=columns)
+
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        """Return the rows of a paired run's table of hypotheses."""
+        found = []
+        for finding in self.findings:
+            for rank, h in enumerate(finding.hypotheses):
+                data = asdict(h)
+                data["hypothesis"] = data.pop("name")
+                keys = {"window": 0, "fold": WHOLE, "role": h.stage, "expert": -1, "rank": rank}
+                found.append({**data, **keys, "dp": 0, "tp": 0, "pp": 0, "ep": 0})
+        return tuple(found)
+
+
+def autopsy(
+    reference: nn.Module,
+    candidate: nn.Module,
+    batches: Iterable[Any],
+    *,
+    example: Any = None,
+    found: Sequence[Block] | None = None,
+    found_candidate: Sequence[Block] | None = None,
+    blocks: str | Iterable[str | int] | None = None,
+    mapping: Mapping[str, str] | None = None,
+    rows: int = 1024,
+) -> Autopsy:
+    """Return which bug, if any, makes each block of the candidate differ.
+
+    Every block of the candidate is run on the reference's residual stream, and every known bug,
+    applied to the reference's block, predicts what that gives.
+
+    Args:
+        reference: the model that is right.
+        candidate: the same model after a port, a refactor, a swap or a change of dtype.
+        batches: what both are run on: mappings, tuples or tensors.
+        example: one batch to find the blocks by (default: the first of `batches`).
+        found: the reference's blocks, when `discover` was already run.
+        found_candidate: the candidate's.
+        blocks: globs of names or layers of the reference's blocks to judge (default: all).
+        mapping: reference block -> candidate block or module path, where names differ.
+        rows: rows (tokens) of each block to judge by.
+
+    Raises:
+        ModelError: the reference has no FFN, or the models cannot be run alike.
+        UnknownName: `blocks` or `mapping` names what is not there.
+    """
+    batches = iter(batches) if not isinstance(batches, Sequence) else batches
+    if example is None:
+        first = next(iter(batches))
+        example = first
+        if not isinstance(batches, Sequence):
+            batches = chain([first], batches)
+    known = tuple(found) if found is not None else discover(reference, example)
+    other = _seen(candidate, example) if found_candidate is None else tuple(found_candidate)
+    wanted = chosen_blocks(known, blocks, allow_flagged=True)
+    pairs, missing = paired(wanted, other, candidate, mapping)
+    pairs, silent = running(pairs, candidate, example)
+    seen = captured(reference, candidate, batches, pairs, rows=rows) if pairs else {}
+    healthy, unread = _healthy(reference, known)
+    findings: list[Finding] = []
+    unpaired = [(b.name, reason) for b, reason in (*missing, *silent)]
+    for pair in pairs:
+        name = pair.reference.name
+        if name in unread:
+            unpaired.append((name, unread[name]))
+            continue
+        case = case_of(pair, healthy, reference, candidate)
+        with torch.no_grad():
+            findings.extend(examined(case, pair, seen[name]))
+    return Autopsy(tuple(findings), tuple(unpaired))
+
+
+def _seen(candidate: nn.Module, example: Any) -> tuple[Block, ...]:
+    """Return the candidate's blocks; none where discovery cannot tell."""
+    try:
+        return scan(candidate, example).blocks
+    except FfnProbeError:
+        return ()
+
+
+def _healthy(
+    reference: nn.Module, found: Sequence[Block]
+) -> tuple[dict[str, Parts], dict[str, str]]:
+    """Return the reference's dense blocks as numbers, and why some are not."""
+    read: dict[str, Parts] = {}
+    unread: dict[str, str] = {}
+    for block in found:
+        if block.experts:
+            continue
+        try:
+            read[block.name] = parts_of(reference, block)
+        except FfnProbeError as error:
+            unread[block.name] = str(error)
+    return read, unread
+
+
+__all__ = ["NO_DIFFERENCE", "Autopsy", "Finding", "autopsy"]

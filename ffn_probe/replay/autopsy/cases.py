@@ -1,0 +1,62 @@
+"""What is known of a pair of blocks: the healthy parts, the candidate's own matrices."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ffn_probe.anatomy import Block
+from ffn_probe.errors import FfnProbeError
+from ffn_probe.replay.autopsy.bugs import Case
+from ffn_probe.replay.autopsy.capture import Pair
+from ffn_probe.replay.autopsy.words import lines_of
+from ffn_probe.replay.parts import Parts
+from ffn_probe.swaps.weights import Matrix, read_matrix
+
+_NEAREST = 8
+
+
+def case_of(
+    pair: Pair, healthy: Mapping[str, Parts], reference: nn.Module, candidate: nn.Module
+) -> Case:
+    """Return the case of a pair; `healthy` holds the reference's blocks by name."""
+    block = pair.reference
+    others = {n: p for n, p in healthy.items() if n != block.name}
+    return Case(
+        block=block,
+        parts=healthy[block.name],
+        candidate=pair.candidate,
+        matrices=_matrices(candidate, pair),
+        others=others,
+        gains=_gains(reference, block),
+        config=lines_of(candidate),
+    )
+
+
+def _matrices(candidate: nn.Module, pair: Pair) -> dict[str, Matrix]:
+    """Return the candidate's matrices that can be read, by their names in `Parts`."""
+    found: dict[str, Matrix] = {}
+    names = {"gate": "gate", "value": "up", "down": "down"}
+    if pair.reference.kind != "glu":
+        names = {"gate": "up", "down": "down"}
+    for name, projection in names.items():
+        for block in (pair.candidate, pair.reference):
+            try:
+                found[name] = read_matrix(candidate, block, projection)
+                break
+            except (FfnProbeError, AttributeError, RuntimeError):
+                continue
+    return found
+
+
+def _gains(reference: nn.Module, block: Block) -> dict[str, Tensor]:
+    """Return the gains of other norms of the reference, those of its own layer first."""
+    own = block.norm.module or ""
+    prefix = own.rpartition(".")[0]
+    names = [
+        (not path.startswith(prefix), path, parameter.detach())
+        for path, parameter in reference.named_parameters()
+        if parameter.shape == (block.d_model,)
+        and path.endswith("weight")
+        and path.rpartition(".")[0] != own
+    ]
+    return {path: gain for _, path, gain in sorted(names, key=lambda n: n[:2])[:_NEAREST]}

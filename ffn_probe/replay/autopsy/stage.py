@@ -1,0 +1,177 @@
+"""Stage: a piece of a block with what enters it, what the candidate made, and the floor.
+
+A bug is judged by what is left of the difference when the healthy block has it too. That is
+computed twice: in the candidate's dtype, as the candidate would (often bit for bit), and, where
+that dtype is narrow, in float32, free of the block's own rounding; the better one counts.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ffn_probe.replay.autopsy.bugs import Bug
+from ffn_probe.replay.parts import Parts
+
+MARGIN_DB = 3.0
+"""An error of twice the floor's power is still the floor."""
+HIGHEST_DB = 280.0
+"""No floor is higher: float64 in another order of summation."""
+
+_NARROW = frozenset({torch.float16, torch.bfloat16})
+_FLOOR_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One piece of a block.
+
+    `start` and `end` are roles: the rows `given` enter at `start` in the candidate's dtype,
+    and `seen` is what the candidate has at `end`; `base` is the healthy block's answer, and
+    `floor_db` the SQNR of what two healthy computations of it differ by.
+    """
+
+    parts: Parts
+    start: str
+    end: str
+    given: Tensor
+    seen: Tensor
+    base: Tensor
+    floor_db: float
+    healthy: Mapping[torch.dtype, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def measured_db(self) -> float:
+        """SQNR of the candidate against the reference."""
+        return sqnr_db(self.base, self.seen)
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """What bugs are computed in."""
+        own = self.given.dtype
+        return (own, torch.float32) if own in _NARROW else (own,)
+
+    @property
+    def best_db(self) -> float:
+        """SQNR of the candidate against the nearest of the healthy computations."""
+        found = [sqnr_db(h[self.end], self.seen) for h in self.healthy.values()]
+        return max([self.measured_db, *found])
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the candidate differs from the reference by no more than the floor."""
+        return self.best_db >= self.floor_db - MARGIN_DB
+
+
+def stage_of(
+    parts: Parts,
+    start: str,
+    end: str,
+    given: Tensor,
+    seen: Tensor,
+    captured: Tensor | None = None,
+) -> Stage:
+    """Return a stage, with its floor measured.
+
+    Args:
+        parts: the healthy block.
+        start: role of `given`.
+        end: role of `seen`.
+        given: what entered the candidate, in its dtype; [rows, channels].
+        seen: what the candidate made of it.
+        captured: the reference's own answer, when it was fed the very same numbers.
+    """
+    own = given.dtype
+    kinds = (own, torch.float32) if own in _NARROW else (own,)
+    healthy = {kind: _run(parts, start, end, given, kind) for kind in kinds}
+    same = captured is not None and captured.dtype == seen.dtype
+    base = captured if same and captured is not None else healthy[kinds[-1]][end]
+    other = None if captured is None else captured.dtype
+    floor = _floor(parts, start, end, given, (own, other if same else None))
+    return Stage(parts, start, end, given, seen, base, floor, healthy)
+
+
+def _floor(
+    parts: Parts, start: str, end: str, given: Tensor,
+    kinds: tuple[torch.dtype, torch.dtype | None],
+) -> float:  # fmt: skip
+    """Return the SQNR of the rounding of both computations together, in dB."""
+    stride = max(1, len(given) // _FLOOR_ROWS)
+    few = given[::stride]
+    truth = _run(parts, start, end, few, torch.float64)[end]
+    noise = 0.0
+    for kind in kinds:
+        if kind is not None:
+            noise += error_power(truth, _run(parts, start, end, few, kind)[end])
+    power = error_power(truth, torch.zeros_like(truth))
+    found = 10 * math.log10(power / noise) if noise > 0 < power else math.inf
+    return min(found, HIGHEST_DB)
+
+
+def _run(
+    parts: Parts, start: str, end: str, given: Tensor, kind: torch.dtype
+) -> Mapping[str, Tensor]:
+    """Return what follows from `given`, as far as `end`."""
+    if end == "normed":
+        rows = given.to(kind)
+        return {start: rows, end: parts.norm.apply(rows)}
+    return parts.run({start: given}, dtype=kind)
+
+
+def predicted(stage: Stage, bug: Bug, kind: torch.dtype) -> Tensor | None:
+    """Return what a block with this bug makes at the end of a stage; None: it has no bug."""
+    changed = bug.change(stage.parts)
+    if changed is None:
+        return None
+    if stage.end == "normed":
+        return changed.norm.apply(stage.given.to(kind))
+    given = _known(stage, changed, kind, bug)
+    try:
+        return changed.run(given, dtype=kind)[stage.end]
+    except RuntimeError:  # shapes that do not go together
+        return None
+
+
+def _known(stage: Stage, changed: Parts, kind: torch.dtype, bug: Bug) -> dict[str, Tensor]:
+    """Return what need not be computed again: what the bug leaves as it was."""
+    old, was = stage.parts, stage.healthy[kind]
+    if changed.norm is not old.norm:
+        found = {"resid": stage.given.to(kind)}
+        if bug.entering is not None:
+            found["normed"] = bug.entering(changed.norm.apply(found["resid"]))
+        return found
+    if bug.entering is not None:
+        return {"normed": bug.entering(was["normed"])}
+    found = {"normed": was["normed"]}
+    if changed.gate is old.gate:
+        found["gate"] = was["gate"]
+    if changed.value is not None and changed.value is old.value:
+        found["value"] = was["value"]
+    same = changed.gate is old.gate and changed.value is old.value
+    if same and changed.meet is old.meet and changed.activation is old.activation:
+        found["hidden"] = was["hidden"]
+    return found
+
+
+# ---- energies ---------------------------------------------------------------------------
+
+
+def error_power(a: Tensor, b: Tensor) -> float:
+    """Return the sum of (a - b)^2, of the values that are finite in both."""
+    difference = b.double() - a.double()
+    return float(difference[difference.isfinite()].square().sum())
+
+
+def sqnr_db(reference: Tensor, other: Tensor) -> float:
+    """Return the SQNR in dB of `other` against `reference`; inf when equal, -inf unlike."""
+    if reference.shape != other.shape:
+        return -math.inf
+    if bool((reference.isfinite() != other.isfinite()).any()):
+        return -math.inf
+    noise = error_power(reference, other)
+    power = error_power(torch.zeros_like(reference, dtype=torch.float64), reference)
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(power / noise) if power > 0 else -math.inf
