@@ -30,8 +30,8 @@ class Gating:
 
     `times` is how often the activation is applied; `on` what it is applied to: "gate",
     "both", "product" or "sum" (then gate and value are added); `drop` names the path that is
-    left out; `after` puts the gate's clamp behind the activation; `wide` computes in float32 and
-    rounds once. `whole` is a form that is not taken apart.
+    left out; `after` puts the gate's clamp behind the activation; `wide` computes in float32
+    and rounds once. `whole` is a form that is not taken apart.
     """
 
     act: Match

@@ -118,16 +118,14 @@ def _mixed(
 
 
 def _laid(first: Tensor, second: Tensor, size: int, *, stored: bool) -> tuple[Tensor, Tensor]:
-    """Return the halves of what is stored in turns, or the turns of what is stored in halves."""
-    count = len(first)
+    """Return the halves of what is stored in turns, or the turns of stored halves."""
+    count, rest = len(first), first.shape[1:]
     if stored:
-        parts = torch.stack(
-            [first.unflatten(0, (-1, size)), second.unflatten(0, (-1, size))], 1
-        )
-        whole = parts.flatten(0, 2)
+        turns = [half.reshape(-1, size, *rest) for half in (first, second)]
+        whole = torch.stack(turns, 1).flatten(0, 2)
         return whole[:count], whole[count:]
-    turns = torch.cat([first, second]).unflatten(0, (-1, 2, size))
-    return turns[:, 0].flatten(0, 1), turns[:, 1].flatten(0, 1)
+    read = torch.cat([first, second]).reshape(-1, 2, size, *rest)
+    return read[:, 0].flatten(0, 1), read[:, 1].flatten(0, 1)
 
 
 def _doubled(case: Case) -> Iterator[Bug]:

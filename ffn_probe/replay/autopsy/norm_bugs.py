@@ -169,7 +169,7 @@ def _constant(tensor: Tensor) -> Any:
     return lambda _: tensor
 
 
-def _no_gain(norm: NormPart) -> Tensor | None:
+def _no_gain(_: NormPart) -> Tensor | None:
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which bug explains a stage: one at a time, then two together; below the floor by templates."""
+"""Which bug explains a stage: one at a time, then two together; in the noise by templates."""
 
 import math
 from collections.abc import Iterable, Sequence

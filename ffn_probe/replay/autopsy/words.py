@@ -48,8 +48,8 @@ def explained(
 ) -> str:
     """Return the sentence of a bug that explains a difference above the floor."""
     return (
-        f"{title}: measured {db(measured)}, predicted {db(expected)}, {db(after)} after the fix "
-        f"(floor {db(floor)}). Fix: {fix}."
+        f"{title}: measured {db(measured)}, predicted {db(expected)}, {db(after)} after the "
+        f"fix (floor {db(floor)}). Fix: {fix}."
     )
 
 
