@@ -1,7 +1,7 @@
 """The frame of a report: one HTML document without script or request, and its tables."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 
@@ -12,6 +12,7 @@ from ffn_probe.report.words import shortened
 SIGNED = {status: f"{SIGN[status]} {status}" for status in ("PASS", "WARN", "FAIL")}
 """A status with its sign; a table colours these words in its first column."""
 
+_CLASSES = {text: status for status, text in SIGNED.items()}
 _CSP = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -48,16 +49,17 @@ def table(
     numbers: Iterable[int] = (),
     *,
     wrap: bool = False,
+    classes: Mapping[str, str] = _CLASSES,
 ) -> str:
     """Return a table of text; the columns in `numbers` are aligned to the right.
 
-    A dense table never breaks a cell; with `wrap` its cells break where they must.
+    A dense table never breaks a cell; with `wrap` its cells break where they must. A cell of
+    the first column whose text is in `classes` gets that colour.
     """
     right = set(numbers)
-    statuses = {text: status for status, text in SIGNED.items()}
 
     def cell(tag: str, i: int, text: str, extra: str = "") -> str:
-        status = statuses.get(text) if i == 0 else None
+        status = classes.get(text) if i == 0 else None
         kind = ' class="n"' if i in right else f' class="s {status}"' if status else ""
         return f"<{tag}{kind}{extra}>{escape(shortened(text))}</{tag}>"
 

@@ -1,64 +1,98 @@
-"""`report`: write a drift to a file or a folder."""
+"""`report`: write a drift, or the story of a paired run, to a file or a folder."""
 
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from ffn_probe.attribution.attribution import Attribution
 from ffn_probe.compare import Drift
 from ffn_probe.errors import FfnProbeError
+from ffn_probe.report import paired_markdown, paired_page
 from ffn_probe.report.markdown import to_markdown
 from ffn_probe.report.page import to_html
+from ffn_probe.report.paired import Story
+from ffn_probe.report.paired_tables import tables_of
+from ffn_probe.runs import Run
 
-FORMATS: Mapping[str, Callable[[Drift], str]] = {
+Told = Drift | Run | Attribution
+"""What can be reported: a comparison, or a paired run (or what it explains)."""
+
+_DRIFT: Mapping[str, Callable[[Drift], str]] = {
     ".html": to_html,
     ".md": to_markdown,
     ".json": Drift.to_json,
 }
-"""What a suffix stands for; no suffix is a folder of all of them with the tables."""
+_PAIRED: Mapping[str, Callable[[Story], str]] = {
+    ".html": paired_page.to_html,
+    ".md": paired_markdown.to_markdown,
+    ".json": lambda story: story.attribution.to_json(),
+}
+FORMATS: tuple[str, ...] = tuple(_DRIFT)
+"""The suffixes of a report; no suffix is a folder of all of them with the tables."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def report(drift: Drift, *, to: str | os.PathLike[str]) -> Path:
-    """Write a drift and return the path.
+def report(told: Told, *, to: str | os.PathLike[str]) -> Path:
+    """Write a drift, or the story of a paired run, and return the path.
 
     Args:
-        drift: what `compare` returned.
+        told: what `compare` returned; or a paired run, or the attribution it explains.
         to: `x.html` (one offline file), `x.md`, `x.json`, or a folder (all three, and the
-            table of changes as `drift.csv` and `drift.parquet`). A file that exists is
-            replaced, whole or not at all.
+            tables as CSV and Parquet). A file that exists is replaced, whole or not at all.
 
     Raises:
-        FfnProbeError: the suffix stands for no format, or the place cannot be written.
+        FfnProbeError: the suffix stands for no format, the place cannot be written, or the
+            run is not a paired one.
     """
     path = Path(to)
     suffix = path.suffix.lower()
-    if path.is_dir() or not suffix:
-        return _folder(drift, path)
-    if suffix not in FORMATS:
+    folder = path.is_dir() or not suffix
+    if not folder and suffix not in FORMATS:
         raise FfnProbeError(
             f"no report format {path.suffix!r} ({path}); possible: {', '.join(FORMATS)}, or a "
             "folder"
         )
-    _write(path, _encoded(FORMATS[suffix](drift)))
-    return path
+    made, name, tables = _making(told)
+    if not folder:
+        _write(path, _encoded(made[suffix]()))
+        return path
+    return _folder(path, name, made, tables())
 
 
-def _folder(drift: Drift, folder: Path) -> Path:
+_Tables = Mapping[str, pd.DataFrame]
+
+
+def _making(
+    told: Told,
+) -> tuple[Mapping[str, Callable[[], str]], str, Callable[[], _Tables]]:
+    """Return what makes each format, the name of the files, and what makes the tables."""
+    if isinstance(told, Drift):
+        formats = {suffix: partial(make, told) for suffix, make in _DRIFT.items()}
+        return formats, "drift", lambda: {"drift": told.table()}
+    story = Story.of(told)
+    formats = {suffix: partial(make, story) for suffix, make in _PAIRED.items()}
+    return formats, "attribution", partial(tables_of, story)
+
+
+def _folder(
+    folder: Path, name: str, formats: Mapping[str, Callable[[], str]], tables: _Tables
+) -> Path:
     """Make every file, then write them."""
-    made = {f"drift{suffix}": _encoded(make(drift)) for suffix, make in FORMATS.items()}
-    frame = drift.table()
-    made["drift.csv"] = _encoded(safe_cells(frame).to_csv(index=False))
-    made["drift.parquet"] = frame.to_parquet(index=False)
+    made = {f"{name}{suffix}": _encoded(make()) for suffix, make in formats.items()}
+    for title, frame in tables.items():
+        made[f"{title}.csv"] = _encoded(safe_cells(frame).to_csv(index=False))
+        made[f"{title}.parquet"] = frame.to_parquet(index=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FfnProbeError(f"cannot make the folder {folder}: {error.strerror}") from error
-    for name, data in made.items():
-        _write(folder / name, data)
+    for file, data in made.items():
+        _write(folder / file, data)
     return folder
 
 

@@ -45,6 +45,7 @@ svg .mid { text-anchor: middle }
 svg .end { text-anchor: end }
 svg .on-pale { font-weight: 700; fill: #222 }
 svg .on-dark { font-weight: 700; fill: #fff }
+svg .floor { fill: var(--dim); opacity: .28 }
 svg .grid { stroke: var(--line); stroke-width: 1 }
 .hatch0 { fill: var(--card) }
 .hatch1 { fill: var(--line) }
@@ -71,7 +72,7 @@ def _words(which: int) -> str:
     rules += [
         f".banner.{name} {{ border-color: {colors[which]}; color: var(--ink) }}"
         for name, colors in WORDS.items()
-        if name in {"PASS", "WARN", "FAIL"}
+        if name in {"PASS", "WARN", "FAIL", "a"}
     ]
     return "\n".join(rules)
 

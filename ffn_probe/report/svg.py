@@ -24,7 +24,7 @@ def heatmap_svg(grid: Grid, *, width: float = 1040.0) -> str:
     right = _LEFT + cell * len(grid.columns)
     bottom = _TOP + _ROW * len(grid.roles)
     parts = [
-        _open(max(right + 4, 660.0), bottom + 112, f"Drift by layer and role: {grid.label}")
+        opened(max(right + 4, 660.0), bottom + 112, f"Drift by layer and role: {grid.label}")
     ]
     parts.append(
         '<defs><pattern id="none" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -96,7 +96,7 @@ def overlay_svg(
     """Return the log densities of a reference (solid) and a candidate (dashed)."""
     density = shared_density(a, b)
     if density.powers is None:
-        return f'{_open(width, 40.0, title)}<text x="10" y="24">no finite values</text></svg>'
+        return f'{opened(width, 40.0, title)}<text x="10" y="24">no finite values</text></svg>'
     low, high = density.powers
     left, right, top, bottom = 46.0, width - 10, 18.0, height - 40
     first, last = float(density.edges[0]), float(density.edges[-1])
@@ -107,7 +107,10 @@ def overlay_svg(
     def y_of(power: float) -> float:
         return bottom - (bottom - top) * (power - low) / (high - low)
 
-    parts = [_open(width, height, title), f'<text x="{left}" y="11" class="dim">density</text>']
+    parts = [
+        opened(width, height, title),
+        f'<text x="{left}" y="11" class="dim">density</text>',
+    ]
     for power in range(math.ceil(low), math.floor(high) + 1):
         y = y_of(float(power))
         parts.append(f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
@@ -151,8 +154,17 @@ def _path(corners: Sequence[tuple[float, float]], floor: float) -> str:
     return "".join(path)
 
 
-def _open(width: float, height: float, title: str) -> str:
+def opened(width: float, height: float, title: str) -> str:
+    """Return the start of a picture; `title` is what a reader hears who sees none."""
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label="{escape(title, quote=True)}">'
+    )
+
+
+def hover(x: float, y: float, width: float, height: float, words: str) -> str:
+    """Return an unseen box that shows words where the pointer rests on it."""
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
+        f'fill="none" pointer-events="all"><title>{escape(words)}</title></rect>'
     )

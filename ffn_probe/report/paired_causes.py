@@ -1,0 +1,285 @@
+"""The sections of a paired report that say why: causes, theory, factors, hypotheses."""
+
+import math
+
+from ffn_probe.attribution.attribution import (
+    BlockAttribution,
+    Factorial,
+    Interval,
+    Region,
+)
+from ffn_probe.report.bars import spans_svg
+from ffn_probe.report.paired import Story
+from ffn_probe.report.paired_words import (
+    between,
+    decibels,
+    marked,
+    named,
+    parted,
+    percent,
+    where,
+    worst,
+)
+from ffn_probe.report.regions import gate_svg
+from ffn_probe.report.section import Chart, Numbers, Section
+from ffn_probe.report.words import number
+
+_CAUSES = (
+    "Shapley shares of the block's own error energy: every part taken from the candidate in "
+    "every order. A negative share makes the error smaller."
+)
+_NORM = (
+    "With r = mean / standard deviation of a token, LayerNorm = sqrt(1 + r^2) RMSNorm - r: the "
+    "change is a scale, the mean that leaks, and the bias that is lost."
+)
+_REGIONS = (
+    "An activation acts on every value alone, so its error is a sum over the gate's histogram."
+)
+_FACTORIAL = (
+    "Every cell is one replay of the whole model. The main effects add to the total; their "
+    "interaction is what one factor changes about the other."
+)
+_HYPOTHESES = (
+    "Each hypothesis was planted into the reference's block and replayed. It fits when what is "
+    "left after its fix reaches the noise floor."
+)
+
+_PICTURES = 6
+_ROWS = 40  # hypotheses in the table
+
+_CAUSE_HEAD = "part, share, 95 % interval, error energy"
+_SPLIT_HEAD = "layer, block, part, share, 95 % interval, error energy"
+_THEORY_HEAD = "verdict, layer, what, expected, observed, unit, tolerance, in words, source"
+_REGION_HEAD = "region, from, to, share of the error, share of the gate"
+_EFFECT_HEAD = "effect, value, 95 % interval, share of the total"
+_HYPOTHESIS_HEAD = (
+    "verdict, layer, hypothesis, stage, predicted dB, measured dB, after the fix dB, floor dB, "
+    "block"
+)
+
+
+# ---- shares -----------------------------------------------------------------------------
+
+
+def causes(story: Story) -> Section | None:
+    """Return how the parts of the worst blocks share their own error."""
+    told = [b for b in worst(story.attribution, len(story.attribution.blocks)) if b.causes]
+    if not told:
+        return None
+    text = (_CAUSES, _inseparable(told))
+    charts = tuple(_causes_of(b) for b in told[:_PICTURES])
+    rest = _other_causes(told[_PICTURES:])
+    return Section("Which part did it", text, charts, rest, small=True)
+
+
+def _inseparable(blocks: list[BlockAttribution]) -> str:
+    names = [f"layer {b.layer}" for b in blocks if not b.separable]
+    if not names:
+        return ""
+    return (
+        f"Not separable in {', '.join(names)}: more than a fifth of the error is the parts' "
+        "interaction (outlined bars). Blame the parts together, not one by one."
+    )
+
+
+def _causes_of(block: BlockAttribution) -> Chart:
+    rows = [(parted(c.part), c.share) for c in block.causes]
+    title = f"Shares of the parts of {where(block)}"
+    svg = spans_svg(rows, title=title, unit="share of the block's own error",
+                    hollow=not block.separable)  # fmt: skip
+    return Chart(svg, where(block), _cause_table(block))
+
+
+def _cause_table(block: BlockAttribution) -> Numbers:
+    right = ("share", "95 % interval", "error energy")
+    return Numbers.of(_CAUSE_HEAD, _cause_rows(block), right=right)
+
+
+def _other_causes(blocks: list[BlockAttribution]) -> tuple[Numbers, ...]:
+    """Return the shares of the blocks without a picture, in one table."""
+    if not blocks:
+        return ()
+    rows = [(str(b.layer), named(b.block), *row) for b in blocks for row in _cause_rows(b)]
+    right = ("layer", "share", "95 % interval", "error energy")
+    caption = f"The {len(blocks)} other blocks"
+    return (Numbers.of("layer, block, " + _CAUSE_HEAD, rows, right=right, caption=caption),)
+
+
+def _cause_rows(block: BlockAttribution) -> list[tuple[str, ...]]:
+    rows = [
+        (parted(c.part), percent(c.share.value), between(c.share), number(c.energy))
+        for c in block.causes
+    ]
+    word = "" if block.separable else " (not separable)"
+    return [*rows, ("interaction" + word, percent(block.interaction), "-", "-")]
+
+
+def norm(story: Story) -> Section | None:
+    """Return how the error of LayerNorm to RMSNorm splits exactly."""
+    told = [b for b in story.attribution.blocks if b.norm_split]
+    if not told:
+        return None
+    shown = [b for b in worst(story.attribution, _PICTURES) if b.norm_split] or told[:1]
+    charts = tuple(_norm_chart(b) for b in shown)
+    rows = [
+        (str(b.layer), named(b.block), parted(c.part), percent(c.share.value), between(c.share),
+         number(c.energy))
+        for b in told
+        for c in b.norm_split
+    ]  # fmt: skip
+    right = ("layer", "share", "95 % interval", "error energy")
+    table = Numbers.of(_SPLIT_HEAD, rows, right=right)
+    return Section("LayerNorm to RMSNorm", (_NORM,), charts, (table,), small=True)
+
+
+def _norm_chart(block: BlockAttribution) -> Chart:
+    rows = [(parted(c.part), c.share) for c in block.norm_split]
+    title = f"Split of the norm's error in {where(block)}"
+    svg = spans_svg(rows, title=title, unit="share of the norm's error")
+    return Chart(svg, where(block))
+
+
+def regions(story: Story) -> Section | None:
+    """Return where on the gate's axis the activation's error falls."""
+    told = [b for b in worst(story.attribution, len(story.attribution.blocks)) if b.regions]
+    if not told:
+        return None
+    charts = tuple(_regions_of(story, b) for b in told[:_PICTURES])
+    rest = _other_regions(told[_PICTURES:])
+    return Section(
+        "Error of the activation by region of the gate", (_REGIONS,), charts, rest, small=True
+    )
+
+
+def _regions_of(story: Story, block: BlockAttribution) -> Chart:
+    gate = story.gates.get((block.layer, block.block))
+    if gate is not None:
+        svg = gate_svg(gate, block.regions)
+    else:
+        rows = [(r.name, Interval(r.share)) for r in block.regions]
+        svg = spans_svg(
+            rows, title=f"Error by region in {where(block)}", unit="share of the error"
+        )
+    return Chart(svg, where(block), _region_table(block))
+
+
+def _region_table(block: BlockAttribution) -> Numbers:
+    right = ("from", "to", "share of the error", "share of the gate")
+    return Numbers.of(_REGION_HEAD, map(_region, block.regions), right=right)
+
+
+def _other_regions(blocks: list[BlockAttribution]) -> tuple[Numbers, ...]:
+    """Return the regions of the blocks without a picture, in one table."""
+    if not blocks:
+        return ()
+    rows = [(str(b.layer), named(b.block), *_region(r)) for b in blocks for r in b.regions]
+    right = ("layer", "from", "to", "share of the error", "share of the gate")
+    caption = f"The {len(blocks)} other blocks"
+    return (Numbers.of("layer, block, " + _REGION_HEAD, rows, right=right, caption=caption),)
+
+
+def _region(region: Region) -> tuple[str, ...]:
+    return (region.name, number(region.low), number(region.high), percent(region.share),
+            percent(region.gate_share))  # fmt: skip
+
+
+# ---- theory -----------------------------------------------------------------------------
+
+
+def theory(story: Story) -> Section | None:
+    """Return what theory expects beside what was seen, the unexplained first."""
+    found = [(b, t) for b in story.attribution.blocks for t in b.theory]
+    if not found:
+        return None
+    ranked = sorted(found, key=lambda pair: pair[1].verdict != "unexplained")
+    rows = [
+        (marked(t.verdict), str(b.layer), t.name, number(t.expected), number(t.observed),
+         t.unit, number(t.tolerance), t.sentence, t.source)
+        for b, t in ranked
+    ]  # fmt: skip
+    lost = sum(t.verdict == "unexplained" for _, t in found)
+    text = (
+        f"Unexplained, that is further from theory than the tolerance: {lost} of {len(found)}.",
+    )
+    right = ("layer", "expected", "observed", "tolerance")
+    table = Numbers.of(_THEORY_HEAD, rows, right=right, wrap=True)
+    return Section("Theory beside observation", text, numbers=(table,))
+
+
+# ---- two swaps --------------------------------------------------------------------------
+
+
+def factorial(story: Story) -> Section | None:
+    """Return the 2 x 2 of two whole-model swaps."""
+    found = story.attribution.factorial
+    if not found:
+        return None
+    return Section("Two factors", (_FACTORIAL,), tuple(_effects(f) for f in found),
+                   tuple(_cells(f) for f in found), small=True)  # fmt: skip
+
+
+def _effects(found: Factorial) -> Chart:
+    main = zip(found.factors, found.main, strict=True)
+    rows = [*main, ("interaction", found.interaction), ("total", found.total)]
+    unit = f"{found.metric}, {found.unit}"
+    svg = spans_svg(rows, title=f"Effects on {found.metric}", unit=unit, share=False,
+                    hollow=not found.separable)  # fmt: skip
+    whole = found.total.value
+    table = [
+        (
+            name,
+            number(v.value),
+            between(v, share=False),
+            percent(v.value / whole) if whole else "-",
+        )
+        for name, v in rows
+    ]
+    right = ("value", "95 % interval", "share of the total")
+    word = "" if found.separable else " Not separable."
+    return Chart(svg, f"{found.metric} ({found.unit}): {found.sentence}{word}",
+                 Numbers.of(_EFFECT_HEAD, table, right=right))  # fmt: skip
+
+
+def _cells(found: Factorial) -> Numbers:
+    one, other = found.factors
+    v00, v10, v01, v11 = map(number, found.cells)
+    head = (found.metric, f"{other} kept", f"{other} swapped")
+    rows = ((f"{one} kept", v00, v01), (f"{one} swapped", v10, v11))
+    caption = f"{found.metric} of the four models, {found.unit}"
+    return Numbers(head, rows, frozenset({1, 2}), caption)
+
+
+# ---- hypotheses -------------------------------------------------------------------------
+
+
+def hypotheses(story: Story) -> Section | None:
+    """Return the ranked table of bugs that were replayed."""
+    found = story.attribution.hypotheses
+    if not found:
+        return None
+    ranked = sorted(found, key=lambda h: (not h.reached, _left(h.after_db)))
+    rows = [
+        (marked("fits" if h.reached else "excluded"), str(h.layer), h.name, h.stage,
+         *map(decibels, (h.predicted_db, h.measured_db, h.after_db, h.floor_db)),
+         named(h.block))
+        for h in ranked[:_ROWS]
+    ]  # fmt: skip
+    right = ("layer", "predicted dB", "measured dB", "after the fix dB", "floor dB")
+    reached = [h for h in ranked if h.reached]
+    text = (
+        _HYPOTHESES,
+        *(
+            f"{h.sentence} Change: `{h.fix}`." if h.fix else h.sentence
+            for h in reached[:_PICTURES]
+        ),
+        "" if reached else f"None of {len(found)} hypotheses reaches the floor.",
+    )
+    more = len(ranked) - _ROWS
+    caption = f"The best {_ROWS}; {more} more fit worse." if more > 0 else ""
+    table = Numbers.of(_HYPOTHESIS_HEAD, rows, right=right, caption=caption)
+    return Section("Which bug it is", text, numbers=(table,))
+
+
+def _left(level: float) -> float:
+    """Return what sorts the best fit first and what is not known last."""
+    return math.inf if math.isnan(level) else -level

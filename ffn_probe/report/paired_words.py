@@ -1,0 +1,94 @@
+"""Numbers of an attribution as the reports and the terminal write them."""
+
+import math
+from collections.abc import Mapping
+
+from ffn_probe.attribution.attribution import Attribution, BlockAttribution, Interval
+from ffn_probe.report.words import INFINITY, MINUS, number
+
+MARKS: Mapping[str, tuple[str, str]] = {
+    "indistinguishable": ("\u2713", "PASS"), "expected": ("\u2248", "a"),
+    "drift": ("!", "WARN"), "bug": ("\u2715", "FAIL"), "unexplained": ("?", "FAIL"),
+    "local": ("\u2715", "FAIL"), "mixed": ("!", "WARN"), "inherited": ("\u2193", "WARN"),
+    "unpaired": ("?", "b"), "fits": ("\u2715", "FAIL"), "excluded": ("-", "dim"),
+}  # fmt: skip
+"""A status -> its sign and the class of its colour."""
+
+_NAME = 40  # characters of a block's name in a table
+
+TELLING = ("local", "mixed")
+"""Statuses of blocks that add an error of their own."""
+
+
+def marked(status: str) -> str:
+    """Return a status with its sign."""
+    sign, _ = MARKS.get(status, ("", ""))
+    return f"{sign} {status}".strip()
+
+
+def decibels(value: float) -> str:
+    """Return dB with one decimal.
+
+    >>> decibels(33.333), decibels(float("inf")), decibels(float("nan"))
+    ('33.3', '∞', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return (MINUS if value < 0 else "") + INFINITY
+    return f"{value:.1f}".replace("-", MINUS)
+
+
+def percent(value: float) -> str:
+    r"""Return a share as per cent with one decimal.
+
+    >>> percent(0.9941), percent(-0.012), percent(-1e-9), percent(float("nan"))
+    ('99.4 %', '\u22121.2 %', '0.0 %', '-')
+    """
+    if not math.isfinite(value):
+        return decibels(value)
+    return decibels(round(100 * value, 1) + 0.0) + " %"
+
+
+def between(interval: Interval, *, share: bool = True) -> str:
+    """Return the ends of an interval, a dash when there were too few folds for one."""
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return "-"
+    write = percent if share else number
+    return f"{write(interval.low)} to {write(interval.high)}"
+
+
+def parted(name: str) -> str:
+    """Return a part of a block in words: "up weights" for w_up."""
+    if name in {"w_gate", "w_up", "w_down"}:
+        return f"{name[2:]} weights"
+    return name.replace("_", " ")
+
+
+def named(block: str) -> str:
+    """Return the name of a block; of a long one the end, which tells it from others."""
+    return block if len(block) <= _NAME else "\u2026" + block[1 - _NAME :]
+
+
+def where(block: BlockAttribution) -> str:
+    """Return the layer and the name of a block."""
+    return f"layer {block.layer} {named(block.block)}"
+
+
+def worst(attribution: Attribution, most: int) -> tuple[BlockAttribution, ...]:
+    """Return the blocks with the largest error of their own; else those that drift most.
+
+    Blocks that cannot be told from the floor or cannot be paired are left out.
+    """
+    told = [b for b in attribution.blocks if b.status in TELLING]
+    if not told:
+        told = [b for b in attribution.blocks if b.status == "inherited"]
+    return tuple(sorted(told, key=_severity)[:most])
+
+
+def _severity(block: BlockAttribution) -> tuple[float, float]:
+    return _or_last(block.local_db), _or_last(block.end_db)
+
+
+def _or_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
