@@ -1,5 +1,6 @@
 """Run two models on the same inputs and explain the difference."""
 
-from ffn_probe.replay.replay import Options, replay
+from ffn_probe.replay.replay import replay
+from ffn_probe.replay.replaying import Options
 
 __all__ = ["Options", "replay"]

@@ -1,6 +1,6 @@
 """A LayerNorm run as an RMSNorm, or the other way: the change by its three exact causes.
 
-For one token of mean mu and standard deviation sigma, with r = mu / sigma, without gain and eps:
+For one token of mean mu and standard deviation sigma, r = mu / sigma, without gain and eps:
 LN = sqrt(1 + r^2) RMS - r 1. So what a LayerNorm's output loses is a scale, what leaks of the
 mean, and the bias; each has an energy, and together they predict the error.
 """

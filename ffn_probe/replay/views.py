@@ -63,14 +63,27 @@ class Views:
         self.listen = listen
         self.noise_model = noise_model
         self.sums: dict[SiteView, PairSums] = {}
+        self.locals: dict[str, tuple[float, float]] = {}
 
     def local_error(self, block: str) -> float:
         """Return the error energy of a block's own at `out`, over the reference's energy."""
+        error, energy = self._local_energies(block)
+        return error / energy if energy > 0 else 0.0
+
+    def _local_energies(self, block: str) -> tuple[float, float]:
+        before = self.locals.get(block, (0.0, 0.0))
         found = self.sums.get((block, _OUT, -1, "local"))
         if found is None or "error" not in found.sums:
-            return 0.0
-        energy = float(found.sums["energy_a"].sum())
-        return float(found.sums["error"].sum()) / energy if energy > 0 else 0.0
+            return before
+        new = (float(found.sums[name].sum()) for name in ("error", "energy_a"))
+        error, energy = (a + b for a, b in zip(before, new, strict=True))
+        return error, energy
+
+    def clear(self) -> None:
+        """Begin new sums; what `local_error` needs is kept."""
+        names = {key[0] for key in self.sums}
+        self.locals |= {name: self._local_energies(name) for name in names}
+        self.sums.clear()
 
     def sums_at(self, block: str, role: str, expert: int, view: str) -> PairSums:
         """Return the sums of one site and view."""
