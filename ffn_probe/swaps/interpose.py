@@ -1,15 +1,15 @@
 """Stand between a model and the tensors of its roles: look at them, or put others in.
 
-`interposed` wraps the forward of the modules that taps name, while a with statement lasts.
-Unlike a hook a wrapper is innermost: what a probe or `scan` sees is what was put in. On
-leaving, also after an exception, every module has the forward and the hooks of before.
-Read and write a tensor in one `interposed`: of two nested ones, which sees what the other put
-in depends on how the tensor is tapped.
+`interposed` takes the place of the forward of the modules that taps name, while a with
+statement lasts. What it puts in is what a probe or `scan` sees. On leaving, also after an
+exception, every module has the forward and the hooks of before. Several on one module are asked
+in the order in which they were entered: a later one gets, and may replace, what an earlier one
+put in.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
 
@@ -66,7 +66,7 @@ def interpose(
         by_module.setdefault(id(module), (module, []))[1].append((block, tap))
     with ExitStack() as undo:
         for module, found in by_module.values():
-            _wrap(module, found, touch, undo)
+            _stand_in(module, found, touch, undo)
         stack.push(undo.pop_all())
 
 
@@ -102,37 +102,68 @@ def writers(block: Block, role: str) -> tuple[_Entry, ...]:
 # ---- one module -------------------------------------------------------------------------
 
 
-def _wrap(module: nn.Module, found: list[_Entry], touch: Touch, undo: ExitStack) -> None:
-    before = [e for e in found if e[1].how == "input"]
-    after = [e for e in found if e[1].how == "output"]
-    calls: dict[Call, list[_Entry]] = {}
-    for block, tap in found:
-        if tap.how == "call" and tap.call is not None:
-            calls.setdefault(tap.call, []).append((block, tap))
-    inner = vars(module).get("forward", type(module).forward)
+@dataclass(slots=True, eq=False)
+class _Layer:
+    """What one `interposed` asks of one module."""
 
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        given, named = list(args), dict(kwargs)
-        for block, tap in before:
-            _touch_input(block, tap, given, named, touch)
-        call = inner if isinstance(inner, MethodType) else MethodType(inner, self)
-        if calls:
-            with _Calls(calls, touch):
-                output = call(*given, **named)
-        else:
-            output = call(*given, **named)
-        for block, tap in after:
-            output = _touched_output(output, block, tap, touch)
+    entries: list[_Entry]
+    touch: Touch
+
+    def at(self, how: str) -> list[_Entry]:
+        return [entry for entry in self.entries if entry[1].how == how]
+
+
+@dataclass(slots=True, eq=False)
+class _Interposer:
+    """A module's forward while somebody stands between; a copied module gets its own.
+
+    Hook dictionaries are what a replaced module shares with its stand-in, `layers` likewise.
+    """
+
+    module: nn.Module
+    own: Any  # the forward in the module's own dictionary of before, None: its class's
+    layers: list[_Layer]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        inner = self.own or MethodType(type(self.module).forward, self.module)
+        layers = tuple(self.layers)
+        with _watching(layers):
+            output = inner(*args, **kwargs)
+        for k, layer in enumerate(layers):
+            for block, tap in layer.at("output"):
+                with _watching(layers[k + 1 :]):
+                    output = _touched_output(output, block, tap, layer.touch)
         return output
 
-    # A hook that does nothing turns off the fused fast path that calls no submodule.
-    undo.callback(module.register_forward_pre_hook(_nothing).remove)
-    undo.callback(_restore, module, vars(module).get("forward"))
-    module.forward = MethodType(forward, module)
+
+def _stand_in(module: nn.Module, found: list[_Entry], touch: Touch, undo: ExitStack) -> None:
+    layer = _Layer(found, touch)
+    standing = vars(module).get("forward")
+    if not isinstance(standing, _Interposer):
+        # The hook also turns off the fused fast path that calls no submodule. It is the first:
+        # what it puts in is what the other hooks see.
+        hook = module.register_forward_pre_hook(_enter, with_kwargs=True, prepend=True)
+        undo.callback(hook.remove)
+        undo.callback(_restore, module, standing)
+        standing = _Interposer(module, standing, [])
+        module.forward = standing
+    standing.layers.append(layer)
+    undo.callback(standing.layers.remove, layer)
 
 
-def _nothing(module: nn.Module, args: tuple[Any, ...]) -> None:
-    """Be there."""
+def is_standing_in(module: nn.Module) -> bool:
+    """Return whether something stands between this module and what it is given or gives."""
+    return isinstance(vars(module).get("forward"), _Interposer)
+
+
+def carry_over(old: nn.Module, new: nn.Module) -> None:
+    """Let what stands between `old` and its tensors stand before `new`, which replaces it.
+
+    The two must share the dictionaries of their hooks.
+    """
+    standing = vars(old).get("forward")
+    if isinstance(standing, _Interposer):
+        new.forward = _Interposer(new, vars(new).get("forward"), standing.layers)
 
 
 def _restore(module: nn.Module, old: Any) -> None:
@@ -140,6 +171,22 @@ def _restore(module: nn.Module, old: Any) -> None:
         vars(module).pop("forward", None)
     else:
         module.forward = old
+
+
+def _enter(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Touch what enters a module that somebody stands in front of."""
+    standing = vars(module).get("forward")
+    layers = tuple(standing.layers) if isinstance(standing, _Interposer) else ()
+    if not any(layer.at("input") for layer in layers):
+        return None
+    given, named = list(args), dict(kwargs)
+    for k, layer in enumerate(layers):
+        for block, tap in layer.at("input"):
+            with _watching(layers[k + 1 :]):
+                _touch_input(block, tap, given, named, layer.touch)
+    return tuple(given), named
 
 
 def _touch_input(
@@ -188,14 +235,27 @@ def _touched(whole: Tensor, block: Block, tap: Tap, touch: Touch) -> Tensor:
     return (new if last else new.movedim(-1, tap.axis)).to(whole.dtype)
 
 
-class _Calls(TorchFunctionMode):
-    """Hands over the results of calls, and returns what came back for them."""
+def _watching(layers: tuple[_Layer, ...]) -> AbstractContextManager[Any]:
+    """Return a context in which these layers are asked about the calls that they name."""
+    asked = any(layer.at("call") for layer in layers)
+    return _Calls(layers) if asked else nullcontext()
 
-    def __init__(self, taps: Mapping[Call, list[_Entry]], touch: Touch) -> None:
+
+class _Calls(TorchFunctionMode):
+    """Hands over the results of calls, and returns what came back for them.
+
+    What one layer calls to make its tensor is seen by the layers after it.
+    """
+
+    def __init__(self, layers: tuple[_Layer, ...]) -> None:
         super().__init__()
-        self.taps = taps
-        self.touch = touch
-        self.names = {call.function for call in taps}
+        self.layers = layers
+        self.taps: dict[Call, list[tuple[int, _Entry]]] = {}
+        for k, layer in enumerate(layers):
+            for entry in layer.at("call"):
+                if entry[1].call is not None:
+                    self.taps.setdefault(entry[1].call, []).append((k, entry))
+        self.names = {call.function for call in self.taps}
 
     def __torch_function__(
         self,
@@ -208,14 +268,19 @@ class _Calls(TorchFunctionMode):
         name = function_name(func)
         if name not in self.names:
             return result
-        for block, tap in self.taps.get(Call(name, call_trail()), ()):
-            if tap.item >= 0:
-                items = list(result)
-                items[tap.item] = _touched(items[tap.item], block, tap, self.touch)
-                result = tuple(items)
-            elif isinstance(result, Tensor):
-                result = _touched(result, block, tap, self.touch)
+        for k, entry in self.taps.get(Call(name, call_trail()), ()):
+            with _watching(self.layers[k + 1 :]):
+                result = self._asked(result, *entry, self.layers[k].touch)
         return result
 
+    def _asked(self, result: Any, block: Block, tap: Tap, touch: Touch) -> Any:
+        if tap.item >= 0:
+            items = list(result)
+            items[tap.item] = _touched(items[tap.item], block, tap, touch)
+            return tuple(items)
+        return _touched(result, block, tap, touch) if isinstance(result, Tensor) else result
 
-__all__ = ["Touch", "interpose", "interposed", "readers", "writers"]
+
+__all__ = [
+    "Touch", "carry_over", "interpose", "interposed", "is_standing_in", "readers", "writers",
+]  # fmt: skip
