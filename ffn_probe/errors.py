@@ -24,6 +24,10 @@ class AttachError(FfnProbeError):
     """Probes could not be attached, or a tap did not fire as its block ran."""
 
 
+class SwapError(FfnProbeError):
+    """A swap applies to nothing, cannot be done here, or is left in the wrong order."""
+
+
 class RunError(FfnProbeError):
     """A run folder cannot be created, written or read."""
 

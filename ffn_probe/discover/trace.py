@@ -334,6 +334,13 @@ def trace(model: nn.Module, example: Any) -> Graph:
     return Graph(recorder.nodes, recorder.visits, recorder.module_calls)
 
 
+def tracing() -> bool:
+    """Return whether a pass is being traced now."""
+    modes = torch.overrides._get_current_function_mode_stack  # noqa: SLF001 - none is public
+    stack = modes()  # type: ignore[no-untyped-call]
+    return any(isinstance(mode, _Recorder) for mode in stack)
+
+
 @contextmanager
 def _module_hooks(recorder: _Recorder) -> Iterator[None]:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
