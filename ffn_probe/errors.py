@@ -40,6 +40,10 @@ class CompareError(FfnProbeError):
     """Two runs cannot be compared."""
 
 
+class BudgetError(FfnProbeError):
+    """A budget cannot be read, or a limit of it means nothing."""
+
+
 class SketchError(FfnProbeError, ValueError):
     """Sketches with unlike shapes cannot merge, or a sketch was asked for what it lacks."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ffn_probe.attribution.attribution import Attribution
+from ffn_probe.attribution.pair_measures import pair_measures
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.report.gate_error import GateError
 from ffn_probe.report.words import facts
@@ -83,7 +84,4 @@ def _said(value: Any) -> str:
 
 
 def _pairs(run: Run) -> pd.DataFrame:
-    from ffn_probe.attribution import pair_measures
-
-    frame: pd.DataFrame = pair_measures(run)
-    return frame
+    return pair_measures(run)
