@@ -27,6 +27,22 @@ STAGES: dict[str, str] = {
 """Role -> the stage that makes it (in an MLP the `gate` stage is its up projection, and
 `hidden` is made by the activation)."""
 
+
+def stage_of(role: str, kind: str = "glu", *, split: bool = True) -> str:
+    """Return the stage that makes a role in a block of a kind ("glu" or "mlp").
+
+    `split`: whether the activation's result is seen by itself; else `hidden` is its stage.
+
+    >>> stage_of("hidden"), stage_of("hidden", "mlp"), stage_of("gate", "mlp")
+    ('product', 'activation', 'up')
+    """
+    if role == "hidden" and (kind == "mlp" or not split):
+        return "activation"
+    if role == "gate" and kind == "mlp":
+        return "up"
+    return STAGES.get(role, role)
+
+
 PLAYERS: tuple[str, ...] = ("norm", "activation", "w_gate", "w_up", "w_down")
 """The parts of a block among which its own drift is shared (an MLP has no w_gate)."""
 

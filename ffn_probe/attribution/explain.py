@@ -1,0 +1,156 @@
+"""explain: from the tables of a paired run to what made the candidate drift."""
+
+from collections.abc import Sequence
+
+from ffn_probe.attribution.attribution import (
+    EXPECTED,
+    INDISTINGUISHABLE,
+    UNEXPLAINED,
+    Attribution,
+    BlockAttribution,
+    Factorial,
+    Hypothesis,
+    Output,
+    stage_of,
+)
+from ffn_probe.attribution.blocks import block_of
+from ffn_probe.attribution.expectations import told_by_theory
+from ffn_probe.attribution.factorial import CELLS, factorial
+from ffn_probe.attribution.floors import DRIFT, above
+from ffn_probe.attribution.output_drift import output_drift
+from ffn_probe.attribution.pair_tables import PairedRun, PairTables
+from ffn_probe.attribution.shares import model_causes
+from ffn_probe.attribution.story import Found, NotFinite, first_stage, told, verdict
+
+BUG = "bug"
+
+_UNITS = {"kl": "nats a token", "loss": "nats a token", "error": "mean squared error"}
+
+
+def explain(run: PairedRun) -> Attribution:
+    """Return what made the candidate of a paired run drift, block by block and in words."""
+    return attribution_of(PairTables.of(run))
+
+
+def attribution_of(tables: PairTables) -> Attribution:
+    """Return the attribution of tables that were read."""
+    found = Found(
+        blocks=tuple(block_of(tables, layer, block) for layer, block in tables.places),
+        output=output_drift(tables),
+        hypotheses=_hypotheses(tables),
+        factorial=tuple(_factorials(tables)),
+        causes=model_causes(tables),
+        not_finite=_not_finite(tables),
+        swap=tables.about.get("swap") or {},
+    )
+    status = _status(found)
+    reference, candidate = tables.names
+    return Attribution(
+        reference, candidate, status, verdict(found, status), found.output, found.blocks,
+        found.factorial, found.hypotheses, _first_bad(found, status), _notes(tables, found),
+    )  # fmt: skip
+
+
+# Status
+
+
+def _status(found: Found) -> str:
+    reached = any(told(h) for h in found.hypotheses)
+    if found.not_finite is not None:
+        return BUG if reached else DRIFT
+    if _alike(found.blocks, found.output):
+        return INDISTINGUISHABLE
+    theory = told_by_theory(found.blocks)
+    if theory == EXPECTED and (found.swap or not reached):
+        return EXPECTED
+    if reached:
+        return BUG
+    tried = bool(found.hypotheses)
+    return UNEXPLAINED if tried or theory == UNEXPLAINED else DRIFT
+
+
+def _alike(blocks: Sequence[BlockAttribution], output: Output | None) -> bool:
+    """Return whether nothing is told apart: at the output, or in the blocks without one."""
+    if output is not None:
+        return output.status == INDISTINGUISHABLE
+    return all(block.status == INDISTINGUISHABLE for block in blocks)
+
+
+# Where it starts
+
+
+def _first_bad(found: Found, status: str) -> tuple[int, str, str] | None:
+    """Return layer, block and stage of the first error of its own above the floor."""
+    if found.not_finite is not None:
+        site = found.not_finite
+        return site.layer, site.block, site.stage
+    if status == INDISTINGUISHABLE:
+        return None
+    bad = next((b for b in found.blocks if above(b.local_db, b.floor_db)), None)
+    return None if bad is None else (bad.layer, bad.block, first_stage(bad))
+
+
+def _not_finite(tables: PairTables) -> NotFinite | None:
+    """Return the first site, in the order of the data flow, at which one model only has NaN."""
+    for layer, block in tables.places:
+        roles = tables.roles(block, "end")
+        for role in roles:
+            site = tables.site(block, role, "end")
+            a, b = site.nonfinite if site else (0, 0)
+            if (a > 0) != (b > 0):
+                kind = tables.kinds.get(block, "glu")
+                stage = stage_of(role, kind, split="gate_act" in roles)
+                return NotFinite(layer, block, role, stage, a, b)
+    return None
+
+
+# Tables
+
+
+def _hypotheses(tables: PairTables) -> tuple[Hypothesis, ...]:
+    """Return the hypotheses: those that reach the floor first, then by depth and rank."""
+    rows = tables.frames["hypotheses"].to_dict("records")
+    ranked = sorted(rows, key=lambda r: (not r["reached"], r["layer"], r["block"], r["rank"]))
+    return tuple(
+        Hypothesis(
+            str(r["hypothesis"]), str(r["variant"]), int(r["layer"]), str(r["block"]),
+            str(r["stage"]), float(r["predicted_db"]), float(r["measured_db"]),
+            float(r["after_db"]), float(r["floor_db"]), bool(r["reached"]), str(r["sentence"]),
+            str(r["fix"]),
+        )
+        for r in ranked
+    )  # fmt: skip
+
+
+def _factorials(tables: PairTables) -> list[Factorial]:
+    cells = tables.effects("factorial")
+    if not all(name in cells for name in CELLS):
+        return []
+    metrics = [m for m in cells["v11"] if all(m in cells[name] for name in CELLS)]
+    named = [str(name) for name in tables.about.get("factors", ())][:2]
+    factors = (named[0], named[1]) if len(named) == 2 else ("norm", "activation")
+    found = []
+    for metric in metrics:
+        whole = cells["v11"][metric]
+        values = {name: cells[name][metric].on(whole.folds).values for name in CELLS}
+        unit = _UNITS.get(metric, "")
+        found.append(
+            factorial(values, factors=factors, count=whole.counts, metric=metric, unit=unit)
+        )
+    return found
+
+
+def _notes(tables: PairTables, found: Found) -> tuple[str, ...]:
+    floors = tables.about.get("floors") or {}
+    notes = [f"Noise floor: {floors['how']}"] if floors.get("how") else []
+    if not tables.floor_measured:
+        notes.append(
+            "The reference was not compared with itself: the floor is the rounding of "
+            f"{' and '.join(sorted(set(tables.dtypes)))} alone."
+        )
+    folds = {
+        len(site.folds) for b in found.blocks if (site := tables.site(b.block, "out", "end"))
+    }
+    if folds and max(folds) < 4:
+        notes.append(f"{max(folds)} folds of sequences are too few for intervals (4 at least).")
+    return (*notes, *(str(note) for note in tables.about.get("notes", ())))

@@ -1,0 +1,111 @@
+"""SitePair: one site of two models in one view, as sums by fold, and the measures of it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from ffn_probe.attribution.floors import sqnr_db
+
+SUMS: tuple[str, ...] = (
+    "rows", "count", "nonfinite_a", "nonfinite_b", "energy_a", "energy_b", "error", "dot",
+    "cross", "ulps", "cosines", "cosine_rows", "hsic_ab", "hsic_aa", "hsic_bb",
+)  # fmt: skip
+"""Columns that merge by adding; `max_abs` merges by the larger."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SitePair:
+    """The sums of reference (a) and candidate (b) at one site in one view.
+
+    Energies are in the unit of the tensor squared; `sums` has one row a fold. `reason` is not
+    empty when values could not be paired one by one: then the HSICs alone are set.
+    """
+
+    role: str
+    view: str
+    folds: tuple[int, ...]
+    sums: Float64[np.ndarray, "folds columns"]
+    max_abs: float = math.nan
+    reason: str = ""
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "SitePair":
+        """Return the pair of the rows of one site and view, added over windows and experts.
+
+        Rows of whole runs (fold below 0) are read only where there are no others.
+        """
+        single = rows[rows["fold"] >= 0]
+        used = single if len(single) else rows
+        summed = used.groupby("fold", sort=True)[list(SUMS)].sum()
+        reasons = [text for text in rows["reason"] if text]
+        first = rows.iloc[0]
+        return cls(
+            str(first["role"]),
+            str(first["view"]),
+            tuple(int(fold) for fold in summed.index),
+            summed.to_numpy(np.float64),
+            float(used["max_abs"].max()),
+            str(reasons[0]) if reasons else "",
+        )
+
+    def by_fold(self, name: str) -> Float64[np.ndarray, " folds"]:
+        """Return one column."""
+        column: np.ndarray = self.sums[:, SUMS.index(name)]
+        return column
+
+    def total(self, name: str) -> float:
+        """Return the sum of one column over all folds."""
+        return float(self.by_fold(name).sum())
+
+    # Measures; NaN where there is nothing to measure
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are values that were compared one by one."""
+        return not self.reason and self.total("count") > 0
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal over error in dB; inf: equal."""
+        return sqnr_db(self.total("energy_a"), self.total("error")) if self.paired else math.nan
+
+    @property
+    def relative_l2(self) -> float:
+        """Root of error over signal energy."""
+        return _root(self.total("error"), self.total("energy_a")) if self.paired else math.nan
+
+    @property
+    def cosine(self) -> float:
+        """Mean cosine of rows (tokens)."""
+        rows = self.total("cosine_rows")
+        return self.total("cosines") / rows if rows else math.nan
+
+    @property
+    def norm_ratio(self) -> float:
+        """Norm of the candidate over the reference's."""
+        if not self.paired:
+            return math.nan
+        return _root(self.total("energy_b"), self.total("energy_a"))
+
+    @property
+    def ulp_share(self) -> float:
+        """Share of values that differ by one unit in the last place or more."""
+        return self.total("ulps") / self.total("count") if self.paired else math.nan
+
+    @property
+    def cka(self) -> float:
+        """Linear CKA of the rows, unbiased (it may be a little below 0 or above 1)."""
+        scale = self.total("hsic_aa") * self.total("hsic_bb")
+        return self.total("hsic_ab") / math.sqrt(scale) if scale > 0 else math.nan
+
+    @property
+    def nonfinite(self) -> tuple[int, int]:
+        """How many values are not finite in the reference, and in the candidate."""
+        return int(self.total("nonfinite_a")), int(self.total("nonfinite_b"))
+
+
+def _root(top: float, bottom: float) -> float:
+    return math.sqrt(top / bottom) if bottom > 0 and top >= 0 else math.nan

@@ -1,0 +1,284 @@
+"""The verdict in words: where it starts, what only inherits, who did it, and is it a bug."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ffn_probe.attribution.attribution import (
+    EXPECTED,
+    INDISTINGUISHABLE,
+    UNEXPLAINED,
+    BlockAttribution,
+    Factorial,
+    Hypothesis,
+    Output,
+    Theory,
+    stage_of,
+)
+from ffn_probe.attribution.floors import DRIFT, above
+from ffn_probe.attribution.shares import Causes
+
+_MOST_NAMES = 5
+_PARTS: Mapping[str, str] = {
+    "norm": "the norm", "activation": "the activation", "w_gate": "the gate's weights",
+    "w_up": "the up projection's weights", "w_down": "the down projection's weights",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NotFinite:
+    """The first site where values of one model only are not finite: how many of each."""
+
+    layer: int
+    block: str
+    role: str
+    stage: str
+    reference: int
+    candidate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Everything a verdict is made of."""
+
+    blocks: tuple[BlockAttribution, ...] = ()
+    output: Output | None = None
+    hypotheses: tuple[Hypothesis, ...] = ()
+    factorial: tuple[Factorial, ...] = ()
+    causes: Causes = field(default_factory=Causes)
+    not_finite: NotFinite | None = None
+    swap: Mapping[str, Any] | None = None
+
+    @property
+    def own(self) -> tuple[BlockAttribution, ...]:
+        """The blocks whose own error is above the floor."""
+        return tuple(b for b in self.blocks if above(b.local_db, b.floor_db))
+
+
+def verdict(found: Found, status: str) -> str:
+    """Return the story of a paired run in a few short sentences."""
+    if found.not_finite is not None:
+        sentences = [_not_finite(found.not_finite), *_hypotheses(found)]
+    elif status == INDISTINGUISHABLE:
+        sentences = [_alike(found)]
+    else:
+        sentences = [
+            *_where(found), *_inherited(found), *_who(found), *_theory(found, status),
+            *_hypotheses(found), *_unpaired(found),
+        ]  # fmt: skip
+        if not found.own:
+            sentences += _at_output(found)
+    return " ".join(sentences)
+
+
+# Sentences
+
+
+def _not_finite(site: NotFinite) -> str:
+    side = "candidate" if site.candidate else "reference"
+    count = site.candidate or site.reference
+    values = "1 value" if count == 1 else f"{count} values"
+    return (
+        f"Layer {site.layer}, stage {site.stage}: {values} of the {side} at "
+        f"{site.block}/{site.role} are not finite and all of the other model are; nothing "
+        "before that site differs so."
+    )
+
+
+def _alike(found: Found) -> str:
+    output, own = found.output, found.own
+    differing = [b for b in found.blocks if b.status not in {INDISTINGUISHABLE, "unpaired"}]
+    if output is None:
+        return f"Nothing is above the noise floor in {_number(len(found.blocks), 'block')}."
+    level = _db(output.sqnr_db)
+    level = f"The outputs cannot be told apart: {level} (floor {_db(output.floor_db)})"
+    if not differing:
+        return f"{level}, and no block is above its floor."
+    first = (own or tuple(differing))[0]
+    verb = "differs" if len(differing) == 1 else "differ"
+    lowest = _db(min(first.local_db, first.end_db))
+    return (
+        f"{level}. Inside, {_layers(differing)} {verb} (first {lowest} in layer "
+        f"{first.layer}): another form of the same function, which the output does not see."
+    )
+
+
+def _where(found: Found) -> Iterator[str]:
+    own, paired = found.own, [b for b in found.blocks if b.status != "unpaired"]
+    if not own:
+        if paired:
+            yield from _from_outside(paired, found.output)
+        return
+    first = own[0]
+    where = _level_of(first)
+    if len(own) == 1:
+        rest = "every other block is within its floor" if len(paired) > 1 else ""
+        yield f"Layer {first.layer}, {where}{'; ' + rest if rest else ''}."
+    else:
+        yield (
+            f"{len(own)} of {_number(len(paired), 'block')} add error of their own, first "
+            f"layer {first.layer}, {where}."
+        )
+
+
+def _level_of(block: BlockAttribution) -> str:
+    levels = f"local {_db(block.local_db)} (floor {_db(block.floor_db)})"
+    return f"stage {first_stage(block)}: {levels}"
+
+
+def first_stage(block: BlockAttribution) -> str:
+    """Return the first stage that injects an error above its floor.
+
+    Where none does by itself, the first at which the errors of several add up above it.
+    """
+    drifting = [s.stage for s in block.stages if s.status == DRIFT]
+    adding = [s.stage for s in block.stages if above(s.accumulated_db, s.floor_db)]
+    return next(iter([*drifting, *adding]), stage_of("out"))
+
+
+def told(hypothesis: Hypothesis) -> bool:
+    """Return whether a hypothesis tells a difference that is above the floor."""
+    return hypothesis.reached and above(hypothesis.measured_db, hypothesis.floor_db)
+
+
+def _from_outside(paired: Sequence[BlockAttribution], output: Output | None) -> Iterator[str]:
+    given = [b for b in paired if b.status == "inherited"]
+    if given:
+        first = given[0]
+        yield (
+            f"No block adds error of its own: the drift ({_db(first.end_db)} at layer "
+            f"{first.layer}, floor {_db(first.floor_db)}) comes in through the residual "
+            "stream, from attention or embeddings, or adds up from parts within the floor."
+        )
+    elif output is not None:
+        yield (
+            "No block is above its floor, yet the output drifts: the cause lies behind the "
+            "last block (final norm or head)."
+        )
+
+
+def _inherited(found: Found) -> Iterator[str]:
+    only = [b for b in found.blocks if b.status == "inherited"]
+    if found.own and only:
+        yield f"The drift of {_layers(only)} is inherited."
+
+
+def _who(found: Found) -> Iterator[str]:
+    combined = next((f for f in found.factorial if f.metric == "error"), None)
+    if combined is not None:
+        yield f"2 x 2: {combined.sentence}"
+        return
+    causes = found.causes.causes
+    if not causes:
+        return
+    if not found.causes.separable:
+        yield (
+            f"The parts are not separable: {100 * abs(found.causes.interaction):.0f} % of the "
+            "blocks' own error is their interaction."
+        )
+        return
+    major = [c for c in causes if c.share.value >= 0.005][:3]
+    named = [f"{_percent(c.share.value)} {_PARTS.get(c.part, c.part)}" for c in major]
+    yield f"Of the blocks' own error {_and(named)}."
+
+
+def _theory(found: Found, status: str) -> Iterator[str]:
+    items = [(b, t) for b in found.own for t in b.theory if t.unit == "dB"]
+    if status == EXPECTED:
+        first = found.own[0] if found.own else None
+        said = [_beside(t) for b, t in items if b is first and t.verdict == EXPECTED]
+        if said:
+            yield f"Theory expects it: {_and(said)} in layer {items[0][0].layer}."
+        return
+    wrong = [(b, t) for b, t in items if t.verdict == UNEXPLAINED]
+    if wrong:
+        block, theory = wrong[0]
+        more = f" (and {_number(len(wrong) - 1, 'more level')})" if len(wrong) > 1 else ""
+        yield f"Theory does not tell layer {block.layer}'s {_beside(theory)}{more}."
+
+
+def _hypotheses(found: Found) -> Iterator[str]:
+    if not found.hypotheses:
+        return
+    reached = [h for h in found.hypotheses if told(h)]
+    names = list(dict.fromkeys(h.name for h in found.hypotheses if h not in reached))
+    names = [name for name in names if name not in {h.name for h in reached}]
+    rejected = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    if not reached:
+        yield f"No hypothesis reaches the floor; excluded: {rejected}."
+        return
+    for h in reached[:3]:
+        variant = f" ({h.variant})" if h.variant and h.variant not in h.name else ""
+        yield (
+            f"Layer {h.layer} matches {h.name}{variant}: {_db(h.predicted_db)} expected, "
+            f"{_db(h.measured_db)} measured, {_db(h.after_db)} with the fix: {h.fix}."
+        )
+    if len(reached) > 3:
+        yield f"{len(reached) - 3} more fit."
+    if rejected:
+        yield f"Rejected: {rejected}."
+
+
+def _unpaired(found: Found) -> Iterator[str]:
+    apart = [b for b in found.blocks if b.status == "unpaired"]
+    if not apart:
+        return
+    alike = [b.cka for b in apart if math.isfinite(b.cka)]
+    told = f"; their CKA is {min(alike):.2f} to {max(alike):.2f}" if alike else ""
+    yield (
+        f"{_number(len(apart), 'block')} cannot be paired value by value "
+        f"({apart[0].reason}){told}."
+    )
+
+
+def _at_output(found: Found) -> Iterator[str]:
+    output = found.output
+    if output is None:
+        return
+    said = [f"{_db(output.sqnr_db)}"] if not math.isnan(output.sqnr_db) else []
+    if not math.isnan(output.kl.value):
+        said.append(f"KL {output.kl.value:.2g} nats a token")
+    if not math.isnan(output.top1.value):
+        said.append(f"{_percent(output.top1.value)} of first choices agree")
+    if said:
+        yield f"At the output: {', '.join(said)}."
+
+
+# Words
+
+
+def _beside(theory: Theory) -> str:
+    name = theory.name.replace("_", " ")
+    return f"{name} {_db(theory.expected)}, {_db(theory.observed)} seen"
+
+
+def _db(value: float) -> str:
+    if math.isnan(value):
+        return "unknown dB"
+    return "inf dB" if value == math.inf else f"{value:.1f} dB"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _and(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _layers(blocks: Sequence[BlockAttribution]) -> str:
+    """Return "layer 2", "layers 2 and 3", "layers 2-7"."""
+    layers = sorted({block.layer for block in blocks})
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
+        return f"layers {layers[0]}-{layers[-1]}"
+    shown = [str(layer) for layer in layers[:_MOST_NAMES]]
+    if len(layers) > _MOST_NAMES:
+        return f"layers {', '.join(shown)}, ..."
+    return f"layers {_and(shown)}"
