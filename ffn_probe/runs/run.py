@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ffn_probe.anatomy import ROLES, Block, Site
+from ffn_probe.attribution import Attribution, explain, pair_measures
 from ffn_probe.errors import RunError, SchemaError, SketchError, UnknownName
 from ffn_probe.measures import MeasureInput, measure_all
 from ffn_probe.runs.manifest import Manifest
@@ -218,15 +219,19 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """Return a table as a tidy frame; `frame.attrs["units"]` holds the units.
 
-        `measures` is one row a site and measure; the others are the tables on disk.
+        `measures` is one row a site and measure, `pairs` (of a paired run) one row a site,
+        view and measure; the others are the tables on disk.
 
         Raises:
             UnknownName: no table has that name.
+            RunError: `pairs` was asked of a run that is no pair.
         """
         if name == "measures":
             return self.measures()
+        if name == "pairs":
+            return self.pair_measures()
         if name not in TABLES:
-            raise UnknownName.of("table", name, ["measures", *TABLES])
+            raise UnknownName.of("table", name, ["measures", "pairs", *TABLES])
         schema = TABLES[name]
         parts = [data for _, data in self._read_parts(name)]
         data = pa.concat_tables(parts) if parts else schema.empty_table()
@@ -261,6 +266,34 @@ class Run:
             ]
         columns = ["layer", "block", "role", "expert", "measure", "value", "unit"]
         return pd.DataFrame(lines, columns=columns)
+
+    # Two models
+
+    def explain(self) -> Attribution:
+        """Return what made the candidate of a paired run drift.
+
+        Raises:
+            RunError: the run is no pair of two models.
+        """
+        self._check_paired()
+        return explain(self)
+
+    def pair_measures(self) -> pd.DataFrame:
+        """Return one row a site, view and measure of a paired run, with unit and floor.
+
+        Raises:
+            RunError: the run is no pair of two models.
+        """
+        self._check_paired()
+        return pair_measures(self)
+
+    def _check_paired(self) -> None:
+        if self.manifest.kind != "paired":
+            raise RunError(
+                f"run {self.name} is a {self.manifest.kind} run: it holds one model, and there "
+                "is nothing to explain. Record two models on the same inputs (`ffn-probe "
+                "replay`, ffn_probe.replay), or compare two runs (`ffn-probe compare`)."
+            )
 
 
 def _parsed(kind: Any, row: Mapping[str, Any], path: Path) -> Any:
