@@ -11,12 +11,13 @@ from ffn_probe.replay.effects import EffectKey, Effects
 from ffn_probe.replay.outputs import OutputSums, Scoring
 from ffn_probe.replay.passes import run_model
 from ffn_probe.replay.tokens import Tokens
+from ffn_probe.swaps import Swap, swapped
 
 
 def factorial_effects(
     reference: nn.Module,
     candidate: nn.Module,
-    swap: Any,
+    swap: Swap,
     batches: Sequence[Any],
     scoring: Scoring,
     effects: Effects,
@@ -44,12 +45,10 @@ def factorial_effects(
 
 
 @contextmanager
-def _swapped(model: nn.Module, cell: Any, batches: Sequence[Any]) -> Iterator[None]:
+def _swapped(model: nn.Module, cell: Swap | None, batches: Sequence[Any]) -> Iterator[None]:
     if cell is None:
         yield
         return
-    from ffn_probe.swaps import swapped
-
     with swapped(model, cell, example=batches[0], calibration=list(batches)):
         yield
 

@@ -16,12 +16,13 @@ from ffn_probe.errors import CompareError, FfnProbeError, ModelError
 from ffn_probe.probes.attach import chosen_blocks
 from ffn_probe.probes.record import moved
 from ffn_probe.replay.pairing import Pairing, borrowed, paired, whole_mixture
+from ffn_probe.swaps import Swap, apply
 
 
 def candidate_of(
     reference: nn.Module,
     candidate: nn.Module | None,
-    swap: Any,
+    swap: Swap | None,
     calibration: Sequence[Any],
     example: Any,
 ) -> nn.Module:
@@ -34,8 +35,6 @@ def candidate_of(
         return candidate
     if swap is None:
         raise FfnProbeError("replay needs a candidate, or swap= to make one of the reference")
-    from ffn_probe.swaps import apply
-
     judged = copy.deepcopy(reference)
     apply(judged, swap, example=example, calibration=list(calibration))
     return judged

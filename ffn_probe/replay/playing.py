@@ -75,6 +75,7 @@ def mixed(a: Parts, b: Parts, chosen: frozenset[str]) -> Parts:
     return a.with_(**{name: getattr(b, name) for name in fields})
 
 
+@torch.no_grad()
 def shares(
     a: Parts, b: Parts, resid: Tensor, folds: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:

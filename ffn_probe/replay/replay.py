@@ -25,6 +25,7 @@ from ffn_probe.replay.models import as_given, candidate_of, pairing_of
 from ffn_probe.replay.pairing import named_pairs
 from ffn_probe.replay.replaying import Options, Progress, Replaying
 from ffn_probe.runs import Manifest, Run, RunWriter
+from ffn_probe.swaps import Swap
 
 
 def replay(  # noqa: PLR0913 - the options of a replay
@@ -33,7 +34,7 @@ def replay(  # noqa: PLR0913 - the options of a replay
     batches: Iterable[Any],
     *,
     to: str | os.PathLike[str],
-    swap: Any = None,
+    swap: Swap | None = None,
     found: Scan | Sequence[Block] | None = None,
     found_candidate: Scan | Sequence[Block] | None = None,
     blocks: str | Iterable[str | int] | None = None,
@@ -106,7 +107,7 @@ def _manifest(
     work: Replaying,
     blocks_b: Sequence[Block],
     names: tuple[str, str],
-    swap: Any,
+    swap: Swap | None,
     tags: dict[str, str],
     command: str,
 ) -> Manifest:

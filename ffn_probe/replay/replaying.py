@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.analyses import Analyses
 from ffn_probe.replay.effects import EffectKey
 from ffn_probe.replay.factors import factorial_effects
@@ -18,6 +17,7 @@ from ffn_probe.replay.patches import patch_effects
 from ffn_probe.replay.tokens import Tokens
 from ffn_probe.replay.views import Views
 from ffn_probe.runs import RunWriter
+from ffn_probe.swaps import Swap
 
 Progress = Callable[[str, int, int | None], None]
 """Is told what is done, how much of it, and of how much in all (None: not known)."""
@@ -85,7 +85,7 @@ class Replaying:
         writer: RunWriter,
         batches: Iterable[Any],
         kept: Sequence[Any],
-        swap: Any,
+        swap: Swap | None,
         *,
         autopsy: bool,
     ) -> None:
@@ -97,7 +97,7 @@ class Replaying:
                 if self.done.batches % self.options.window == 0:
                     self._write_views(writer)
             self._after(kept, swap, autopsy=autopsy)
-        except (KeyboardInterrupt, FfnProbeError) as error:
+        except (KeyboardInterrupt, Exception) as error:
             stopped = error
             self.notes[f"stopped early: {type(error).__name__}"] = None
         if self.done.batches == 0 and stopped is not None:
@@ -105,6 +105,7 @@ class Replaying:
             raise stopped
         self._write(writer)
         if stopped is not None:
+            writer.close()
             raise stopped
 
     def _say(self, what: str, done: int, of: int | None = None) -> None:
@@ -160,8 +161,8 @@ class Replaying:
         scale = float(a.double().nan_to_num().norm())
         if apart > 1e-3 * scale:
             self.notes.setdefault(
-                f"the reference differs from itself on one batch, by {apart / scale:.2g} of its "
-                "output: dropout or other randomness is on, and less than that cannot be told"
+                f"the reference differs from itself on one batch (by {apart / scale:.2g} of "
+                "its output): dropout or other randomness is on, and less cannot be told"
             )
 
     def _count(self, tokens: Tokens) -> None:
@@ -171,7 +172,7 @@ class Replaying:
 
     # After the batches
 
-    def _after(self, kept: Sequence[Any], swap: Any, *, autopsy: bool) -> None:
+    def _after(self, kept: Sequence[Any], swap: Swap | None, *, autopsy: bool) -> None:
         fit = [p for p in self.pairs if not p.reason]
         if self.options.patch and fit and "candidate" in self.outputs and self.scoring:
             patch_effects(

@@ -111,7 +111,9 @@ def test_the_kernels_are_the_unbiased_hsic():
 
 def test_cka_is_blind_to_rotations_and_sees_shuffled_tokens():
     a, _ = some(200, 16)
-    rotation = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(1)))[0]
+    rotation = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(1)))[
+        0
+    ]
     assert cka(a, a @ rotation) == pytest.approx(1.0, abs=1e-5)
     assert abs(cka(a, a[torch.randperm(200, generator=torch.Generator().manual_seed(2))])) < 0.2
 
