@@ -6,8 +6,7 @@ norm modules are replaced, and their biases are added to the biases of the matri
 (Jiang et al. 2023, arXiv 2305.14858).
 """
 
-import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffn_probe.discover.calling import call_arguments, undisturbed
 from ffn_probe.errors import SwapError, UnknownName
-from ffn_probe.swaps.exact_plan import (
-    Plan,
-    effective_gain,
-    held_tensor,
-    planned,
-    stored_vectors,
-)
+from ffn_probe.swaps.agreement import gap_between, outputs_of
+from ffn_probe.swaps.exact_plan import planned
+from ffn_probe.swaps.gains import effective_gain, stored_vectors
 from ffn_probe.swaps.norms import FormNorm, stand_for
+from ffn_probe.swaps.plan import Plan, held_tensor
 from ffn_probe.swaps.stream import Reading
 from ffn_probe.swaps.weights import put_parameter
 from ffn_probe.zoo.norms import NORMS
@@ -113,11 +108,11 @@ def exact_norm(
     if target not in TARGETS:
         raise UnknownName.of("exact norm", target, TARGETS)
     plan = planned(model, example, target, only, fold_gain=fold_gain)
-    before = _outputs(model, example)
+    before = outputs_of(model, example)
     with ExitStack() as undo:
-        _carry_out(plan, model, undo)
-        gap = _difference(before, _outputs(model, example))
-        if gap.sqnr_db < gap.rounding_db:
+        carry_out(plan, model, undo)
+        gap = gap_between(before, outputs_of(model, example))
+        if not gap.is_rounding:
             raise SwapError(
                 f"the conversion to {target} left {gap.sqnr_db:.1f} dB at the outputs, where "
                 f"rounding leaves {gap.rounding_db:.0f} dB: something reads the stream's mean "
@@ -142,7 +137,8 @@ def exact_norm(
 # ---- doing it ---------------------------------------------------------------------------
 
 
-def _carry_out(plan: Plan, model: nn.Module, undo: ExitStack) -> None:
+def carry_out(plan: Plan, model: nn.Module, undo: ExitStack) -> None:
+    """Make the edits of a plan, add its biases and replace its norms, until `undo` closes."""
     with torch.no_grad():
         for name, changes in plan.edits.items():
             old = held_tensor(name, model)
@@ -201,61 +197,3 @@ def _stored_gain(
     values = torch.ones_like(gain) if folded else effective_gain(gain, reading)
     stored = values - 1 if plus_one else values
     return nn.Parameter(stored.detach().clone(), requires_grad=owned.requires_grad)
-
-
-# ---- the achieved error -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Gap:
-    """The difference of two lists of outputs; `rounding_db` the SQNR that rounding keeps."""
-
-    max_abs: float
-    max_relative: float
-    sqnr_db: float
-    rounding_db: float
-
-
-def _outputs(model: nn.Module, example: Any) -> list[Tensor]:
-    """Return every floating tensor that the model returns for the example."""
-    args, kwargs = call_arguments(example)
-    with torch.no_grad(), undisturbed(model):
-        return [t.clone() for t in _floats(model(*args, **kwargs))]
-
-
-def _floats(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _floats(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _floats(item)
-
-
-def _difference(before: list[Tensor], after: list[Tensor]) -> _Gap:
-    """Return how far two lists of outputs are apart.
-
-    Rounding is taken to keep half of the digits at least, of float32 at most: models that are
-    float64 outside may be float32 inside. Where one side alone is finite the gap is infinite.
-    """
-    largest, worst, error, signal = 0.0, 0.0, 0.0, 0.0
-    eps = torch.finfo(torch.float32).eps
-    for old, new in zip(before, after, strict=True):
-        eps = max(eps, torch.finfo(old.dtype).eps)
-        both = old.isfinite()
-        if not torch.equal(both, new.isfinite()):
-            return _Gap(math.inf, math.inf, -math.inf, 0.0)
-        a, gap = old[both].double(), old[both].double() - new[both].double()
-        if a.numel():
-            largest = max(largest, float(a.abs().max()))
-            worst = max(worst, float(gap.abs().max()))
-        error += float(gap.square().sum())
-        signal += float(a.square().sum())
-    rounding = -10 * math.log10(eps)
-    if error == 0.0:
-        return _Gap(0.0, 0.0, math.inf, rounding)
-    db = 10 * math.log10(signal / error) if signal else -math.inf
-    return _Gap(worst, worst / largest if largest else math.inf, db, rounding)

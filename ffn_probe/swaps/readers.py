@@ -59,6 +59,19 @@ def _looks_at(consumer: Node, node: Node) -> bool:
     return name in QUIET or (name in GATHERS and consumer.args[0] is node)
 
 
+def read_elsewhere(name: str, places: set[Node], graph: Graph) -> str:
+    """Return what reads a parameter outside of `places`; "" when nothing does."""
+    stack = [n for n in graph.nodes if n.kind == "param" and n.name == name]
+    while stack:
+        for consumer in stack.pop().consumers:
+            if consumer in places or consumer.op in FORMS:
+                continue
+            if consumer.data:
+                return f"{consumer.op!r} in {consumer.module or 'the model'}"
+            stack.append(consumer)
+    return ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
     """A matrix that reads the output of a norm.
