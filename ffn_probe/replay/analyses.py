@@ -16,6 +16,7 @@ from ffn_probe.anatomy import Block
 from ffn_probe.discover.blocks import TOLERANCES
 from ffn_probe.errors import ModelError
 from ffn_probe.replay.effects import EffectKey, Effects
+from ffn_probe.replay.format_laws import law_of
 from ffn_probe.replay.norming import kind_of, norm_split
 from ffn_probe.replay.pairing import BlockPair
 from ffn_probe.replay.parts import Parts, parts_of
@@ -26,6 +27,7 @@ from ffn_probe.replay.views import Shown
 from ffn_probe.sketches import BitHistogram
 from ffn_probe.sketches.distances import ks, psi, w1_asinh
 
+_OFF_CENTRE = 0.1
 _SIDES = ("reference", "candidate")
 _DISTANCES = {"ks": ks, "w1_asinh": w1_asinh, "psi": psi}
 _ACTED = {"glu": "gate_act", "mlp": "hidden"}
@@ -46,15 +48,27 @@ class _Alignment:
         g, u, h = (self.held.pop(name) for name in ("gate", "value", "hidden"))
         if not g.shape == u.shape == h.shape:
             return
-        new = {"g": g.sum(0), "u": u.sum(0), "gu": (g * u).sum(0), "h": h.sum(0)}
+        new = {
+            "g": g.sum(0), "u": u.sum(0), "gg": g.square().sum(0), "uu": u.square().sum(0),
+            "gu": (g * u).sum(0), "h": h.sum(0),
+        }  # fmt: skip
         for name, values in new.items():
             self.sums[name] = self.sums[name] + values if name in self.sums else values
         self.rows += g.shape[0]
 
-    def means(self) -> tuple[float, float, int]:
-        """Return (expected sum of hidden by rho s_g s_u / 2, observed sum, terms)."""
+    def means(self) -> tuple[float, float, int] | None:
+        """Return (expected sum of hidden by rho s_g s_u / 2, observed sum, terms).
+
+        The identity is for gates and values of mean zero; None where they are not (the root
+        mean square of mean / std over the neurons is over 0.1).
+        """
         n = self.rows
-        covariance = self.sums["gu"] / n - self.sums["g"] * self.sums["u"] / n**2
+        means = {name: self.sums[name] / n for name in ("g", "u")}
+        for name, mean in means.items():
+            spread = (self.sums[name + name] / n - mean.square()).clamp(min=1e-300)
+            if float((mean.square() / spread).mean()) > _OFF_CENTRE**2:
+                return None
+        covariance = self.sums["gu"] / n - means["g"] * means["u"]
         expected = float((n * covariance / 2).sum())
         return expected, float(self.sums["h"].sum()), n * int(covariance.numel())
 
@@ -62,7 +76,15 @@ class _Alignment:
 class Analyses:
     """The effects of the pairs of two models."""
 
-    def __init__(self, reference: nn.Module, candidate: nn.Module, *, rows: int) -> None:
+    def __init__(
+        self,
+        reference: nn.Module,
+        candidate: nn.Module,
+        *,
+        rows: int,
+        quantize: Mapping[str, str] | None = None,
+    ) -> None:
+        self.quantize = dict(quantize or {})
         self.models = (reference, candidate)
         self.rows = rows
         self.effects = Effects()
@@ -82,6 +104,8 @@ class Analyses:
         """Take a tensor of the candidate, and the reference's of the same site."""
         if view == "stage" and own is not None:
             self._activation(pair, role, value, own)
+            if self.tokens is not None and role in self.quantize and own.shape == value.shape:
+                self._format(pair, role, self.tokens.rows(own), self.tokens.rows(value)[0])
         if view == "end" and pair.reason and own is not None:
             self._distribution(pair, role, own, value)
         if view == "end" and self.tokens is not None:
@@ -93,6 +117,25 @@ class Analyses:
         if old is not None:
             new = [a.merge(b) for a, b in zip(old, new, strict=True)]
         self.histograms[pair.a.name, role] = (new[0], new[1])
+
+    def _format(
+        self, pair: BlockPair, role: str, own: tuple[Tensor, Tensor], value: Tensor
+    ) -> None:
+        """Add the error of a quantized site beside the law of its format."""
+        rows, folds = own
+        law = law_of(self.quantize[role])
+        if law is None:
+            return
+        x = rows.double()
+        found = {
+            "expected_error": law(x),
+            "error": (value.to(x.device).double() - x).square().sum(1),
+            "energy": x.square().sum(1),
+        }
+        part = f"{self.quantize[role].partition(':')[0].replace('e4m3fn', 'e4m3')}:{role}"
+        for metric, values in found.items():
+            key = EffectKey(pair.a.layer, pair.a.name, role, "theory", part, metric)
+            self.effects.add(key, values, folds, rows.shape[1])
 
     def _activation(self, pair: BlockPair, role: str, value: Tensor, own: Tensor) -> None:
         a, b = self.parts.get(pair.a.name, (None, None))
@@ -175,8 +218,9 @@ class Analyses:
     def finish(self, pairs: Mapping[str, BlockPair], window: int) -> list[dict[str, Any]]:
         """Add what is known at the end only; return the rows of `activation_error`."""
         for (name, side), held in self.alignments.items():
-            if held.rows > 1 and "h" in held.sums:
-                expected, observed, count = held.means()
+            found = held.means() if held.rows > 1 and "h" in held.sums else None
+            if found is not None:
+                expected, observed, count = found
                 layer, part = pairs[name].a.layer, f"mean_hidden_{side}"
                 for metric, value in (("expected", expected), ("observed", observed)):
                     key = EffectKey(layer, name, "hidden", "theory", part, metric)

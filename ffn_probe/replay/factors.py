@@ -44,6 +44,43 @@ def factorial_effects(
     _add(candidate, batches, own, "v11", scoring, effects)
 
 
+def power_effects(
+    reference: nn.Module,
+    candidate: nn.Module,
+    swap: Swap,
+    batches: Sequence[Any],
+    scoring: Scoring,
+    effects: Effects,
+) -> None:
+    """Add the output's error of each quantization alone, summed, beside that of all together.
+
+    Errors that are independent add in power: analysis "theory", part "power_sum".
+
+    Args:
+        reference: the reference, swapped for a while and then as it was.
+        candidate: the model with all of them.
+        swap: a swap that quantizes two things or more.
+        batches: some batches.
+        scoring: how outputs are read.
+        effects: what is added to.
+    """
+    own = [run_model(reference, batch) for batch in batches]
+    plain = Effects()
+    for name, text in swap.quantize.items():
+        with _swapped(reference, replace(swap, quantize={name: text}), batches):
+            _add(reference, batches, own, "alone", scoring, plain)
+    _add(candidate, batches, own, "all", scoring, plain)
+    for key, (total, number) in plain.sums.items():
+        if key.metric != "error":
+            continue
+        metric = {"alone": "expected", "all": "observed"}[key.part]
+        to = EffectKey(-1, "", "logits", "theory", "power_sum", metric)
+        for fold in range(len(total)):
+            if int(number[fold]):
+                count = int(number[fold]) // (len(swap.quantize) if key.part == "alone" else 1)
+                effects.put(to, fold, float(total[fold]), count)
+
+
 @contextmanager
 def _swapped(model: nn.Module, cell: Swap | None, batches: Sequence[Any]) -> Iterator[None]:
     if cell is None:

@@ -95,7 +95,8 @@ def replay(  # noqa: PLR0913 - the options of a replay
             reference, judged, first, found, found_candidate, blocks, mapping
         )
         reason = trained_apart(reference, judged, first, pairing.pairs)
-        work = Replaying(reference, judged, pairing, options, progress, reason)
+        quantize = swap.quantize if swap is not None else {}
+        work = Replaying(reference, judged, pairing, options, progress, reason, quantize)
         manifest = _manifest(work, blocks_b, names, swap, tags or {}, command)
         with RunWriter.create(to, manifest) as writer:
             every = chain(kept, stream)
@@ -128,7 +129,7 @@ def _manifest(
             "keep_mode": work.options.keep_mode,
         },
         "factors": ["norm", "activation"],
-        "floors": {"how": work.floor.how, "minimum_db": work.floor.minimum_db},
+        "floors": {"how": work.floor.how},
     }  # fmt: skip
     if swap is not None:
         told["swap"] = swap.to_dict()

@@ -1,6 +1,6 @@
 """Replaying: the batches of a replay, then the analyses, then the rows of the run."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ffn_probe.replay.analyses import Analyses
 from ffn_probe.replay.effects import EffectKey
-from ffn_probe.replay.factors import factorial_effects
+from ffn_probe.replay.factors import factorial_effects, power_effects
 from ffn_probe.replay.floors import Floor, floor_of
 from ffn_probe.replay.outputs import OutputSums, Scoring, scoring_of
 from ffn_probe.replay.pairing import BlockPair, Pairing
@@ -62,6 +62,7 @@ class Replaying:
         options: Options,
         progress: Progress | None,
         reason: str,
+        quantize: Mapping[str, str],
     ) -> None:
         self.reference, self.candidate = reference, candidate
         self.options, self.progress, self.reason = options, progress, reason
@@ -71,7 +72,7 @@ class Replaying:
         self.pairing = Pairing(pairs, pairing.only_a, pairing.only_b, pairing.notes)
         self.pairs = pairs
         self.floor: Floor = floor_of(reference, candidate)
-        self.analyses = Analyses(reference, candidate, rows=options.rows)
+        self.analyses = Analyses(reference, candidate, rows=options.rows, quantize=quantize)
         self.views = Views(reference, candidate, self.analyses.listen, self.floor.model)
         self.outputs: dict[str, OutputSums] = {}
         self.scoring: Scoring | None = None
@@ -181,6 +182,10 @@ class Replaying:
             )  # fmt: skip
         if swap is not None and swap.norm and swap.activation and self.scoring:
             factorial_effects(
+                self.reference, self.candidate, swap, kept, self.scoring, self.analyses.effects
+            )
+        if swap is not None and len(swap.quantize) > 1 and self.scoring:
+            power_effects(
                 self.reference, self.candidate, swap, kept, self.scoring, self.analyses.effects
             )
         if autopsy:
