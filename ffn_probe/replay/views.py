@@ -115,7 +115,7 @@ class Views:
             pair = by_b[key[0]]
             if key[1] in {"resid", _OUT}:
                 kept[key] = value.clone()
-            self._compare(pair, key, value, tokens, shown, "end")
+            self.compare(pair, key, value, tokens, shown, "end")
 
         entries = [e for pair in pairs for e in readers(pair.b)]
         output = look(self.candidate, batch, entries, touch, name="the candidate")
@@ -135,7 +135,7 @@ class Views:
             pair = by_b[key[0]]
             if key[1] == "resid":
                 return shown.get((pair.a.name, *key[1:]))
-            self._compare(pair, key, value, tokens, shown, "local")
+            self.compare(pair, key, value, tokens, shown, "local")
             if key[1] == _OUT:
                 self._inherit(pair, key, value, tokens, shown, ends)
             return None
@@ -178,7 +178,7 @@ class Views:
                 return None
             if role != "resid" and ordinal % places == 0:
                 here = (block, role, expert, ordinal // places)
-                self._compare(pair, here, value, tokens, shown, "stage")
+                self.compare(pair, here, value, tokens, shown, "stage")
             return own
 
         entries = [e for p in pairs for role in _forced(p) for e in writers(p.b, role)]
@@ -203,7 +203,7 @@ class Views:
 
     # One tensor
 
-    def _compare(
+    def compare(
         self,
         pair: BlockPair,
         key: Key,
@@ -212,6 +212,7 @@ class Views:
         shown: Captured,
         view: str,
     ) -> None:
+        """Add a tensor of the candidate to the sums of its site, against the reference's."""
         own = shown.get((pair.a.name, *key[1:]))
         if self.listen is not None and key[2] < 0:
             self.listen(pair, view, key[1], value, own)
