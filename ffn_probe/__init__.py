@@ -1,8 +1,8 @@
 """Telemetry and drift diagnostics for the feed-forward blocks of PyTorch transformers.
 
 Importing this imports nothing heavy: each public name is looked up when it is first used.
-`ffn_probe.discover`, `ffn_probe.compare` and `ffn_probe.report` are functions here; what else
-the packages of these names hold is reached with `from ffn_probe.compare import ...`.
+`ffn_probe.discover`, `compare`, `replay` and `report` are functions here; what else the packages
+of these names hold is reached with `from ffn_probe.compare import ...`.
 """
 
 import sys
@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ffn_probe.anatomy import Block, Site
+    from ffn_probe.attribution import Attribution
     from ffn_probe.compare import Drift, compare
     from ffn_probe.discover import Scan, discover, scan
     from ffn_probe.errors import FfnProbeError
     from ffn_probe.probes import Probe, attach, record
+    from ffn_probe.replay import replay
+    from ffn_probe.replay.autopsy import autopsy
     from ffn_probe.report import report
     from ffn_probe.runs import Run
+    from ffn_probe.swaps import Swap, apply, swap, swapped
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attribution",
     "Block",
     "Drift",
     "FfnProbeError",
@@ -29,15 +34,22 @@ __all__ = [
     "Run",
     "Scan",
     "Site",
+    "Swap",
+    "apply",
     "attach",
+    "autopsy",
     "compare",
     "discover",
     "record",
+    "replay",
     "report",
     "scan",
+    "swap",
+    "swapped",
 ]
 
 _HOMES = {
+    "Attribution": "attribution",
     "Block": "anatomy",
     "Drift": "compare",
     "FfnProbeError": "errors",
@@ -45,12 +57,18 @@ _HOMES = {
     "Run": "runs",
     "Scan": "discover",
     "Site": "anatomy",
+    "Swap": "swaps",
+    "apply": "swaps",
     "attach": "probes",
+    "autopsy": "replay.autopsy",
     "compare": "compare",
     "discover": "discover",
     "record": "probes",
+    "replay": "replay",
     "report": "report",
     "scan": "discover",
+    "swap": "swaps",
+    "swapped": "swaps",
 }
 
 
