@@ -31,18 +31,17 @@ def ratio(
 ) -> Interval:
     """Return sum(numerator) / sum(denominator) and its 95 % interval.
 
-    Folds with something that is not finite in either are left out. The value is NaN when the
-    denominators add to zero, low and high when fewer than 4 folds are left. The quantiles of
-    the resampled ratios are taken further out than 2.5 and 97.5 %, as few folds need
-    (Hesterberg 2015, eq. 9: Student's t instead of the normal, times sqrt(n / (n - 1))).
+    All is NaN when the denominators add to zero or something is not finite: a fold that is not
+    is no fold to pass over. Low and high are NaN below 4 folds. The quantiles of the resampled
+    ratios are taken further out than 2.5 and 97.5 %, as few folds need (Hesterberg 2015,
+    eq. 9: Student's t instead of the normal, times sqrt(n / (n - 1))).
 
     >>> ratio(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
     Interval(value=0.5, low=nan, high=nan)
     """
     top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    kept = np.isfinite(top) & np.isfinite(bottom)
-    top, bottom = top[kept], bottom[kept]
-    value = _quotient(top.sum(), bottom.sum())
+    with np.errstate(invalid="ignore"):
+        value = _quotient(float(top.sum()), float(bottom.sum()))
     if top.size < LEAST_FOLDS or not np.isfinite(value):
         return Interval(value)
     drawn = _draws(top.size)
@@ -110,7 +109,8 @@ def _tails(folds: int) -> tuple[float, float]:
 
 
 def _quotient(top: float, bottom: float) -> float:
-    return float(top / bottom) if bottom else float("nan")
+    finite = bool(np.isfinite([top, bottom]).all())
+    return top / bottom if bottom and finite else float("nan")
 
 
 def _quotients(

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from ffn_probe.anatomy import ROLES, Block
 from ffn_probe.attribution.channel_pair import ChannelPair
 from ffn_probe.attribution.floors import rounding_floor, sqnr_db
-from ffn_probe.attribution.site_pair import SitePair
+from ffn_probe.attribution.site_pair import SitePair, summed_by_fold
 
 NAMES: tuple[str, ...] = (
     "paired",
@@ -174,13 +174,8 @@ class PairTables:
         keys = ["analysis", "block", "part", "metric"]
         for key, rows in frame.groupby(keys, sort=False):
             analysis, block, part, metric = (str(k) for k in key)
-            single = rows[rows["fold"] >= 0]
-            summed = (single if len(single) else rows).groupby("fold")[["value", "count"]].sum()
-            effect = Effect(
-                tuple(int(fold) for fold in summed.index),
-                summed["value"].to_numpy(np.float64),
-                summed["count"].to_numpy(np.float64),
-            )
+            folds, sums = summed_by_fold(rows, ("value", "count"))
+            effect = Effect(folds, sums[:, 0], sums[:, 1])
             found.setdefault((analysis, block), {}).setdefault(part, {})[metric] = effect
         return found
 

@@ -8,9 +8,11 @@ import numpy as np
 from ffn_probe.attribution.attribution import PLAYERS, Cause, Interval
 from ffn_probe.attribution.bootstrap import ratio
 from ffn_probe.attribution.factorial import NOT_SEPARABLE
+from ffn_probe.attribution.floors import DRIFT
+from ffn_probe.attribution.output_drift import output_drift
 from ffn_probe.attribution.pair_tables import Effect, PairTables
 
-NORM_PARTS: tuple[str, ...] = ("scale", "mean_leakage", "bias_loss")
+NORM_PARTS: tuple[str, ...] = ("scale", "mean_leakage", "bias_loss", "gain_change")
 _METRIC = "error"
 _ALONE = "alone:"
 
@@ -43,9 +45,8 @@ def causes_of(effects: dict[str, Effect]) -> Causes:
         return Causes()
     found = [Cause(name, _share(effects[name], total), effects[name].total) for name in players]
     alone = [effects[_ALONE + name].total for name in players if _ALONE + name in effects]
-    interaction = math.nan
-    if len(alone) == len(players):
-        interaction = 1 - sum(alone) / total.total
+    # A player without a value of its own does nothing; without any there is nothing to say.
+    interaction = 1 - sum(alone) / total.total if alone else math.nan
     return Causes(
         tuple(sorted(found, key=lambda cause: -cause.share.value)),
         interaction,
@@ -80,18 +81,25 @@ def norm_split(tables: PairTables, block: str) -> tuple[Cause, ...]:
 def patched(tables: PairTables, block: str) -> tuple[Interval | None, Interval | None]:
     """Return the shares of the model's final error that a block's patch removes and makes.
 
-    The error at the output is the energy of the candidate's less the reference's; where the
-    output has no such error, the KL.
+    The error at the output is the energy of the candidate's less the reference's, on the
+    batches that were patched; where the output has no such error, the KL. None when the output
+    does not drift.
     """
     effects = tables.effects("patch", block)
-    whole = tables.effects("output").get("candidate", {})
+    whole = tables.effects("patch").get("none") or tables.effects("output").get("candidate", {})
     metric = next((m for m in (_METRIC, "kl") if m in whole), "")
-    if not metric or not whole[metric].total > 0:
+    if not metric or not whole[metric].total > 0 or not _output_differs(tables):
         return None, None
     back = effects.get("back", {}).get(metric)
     into = effects.get("in", {}).get(metric)
     removed = None if back is None else _removed(back, whole[metric])
     return removed, None if into is None else _made(into, whole[metric])
+
+
+def _output_differs(tables: PairTables) -> bool:
+    """Return whether the final error is above its floor: a share of noise says nothing."""
+    output = output_drift(tables)
+    return output is None or output.status == DRIFT
 
 
 def _removed(patch: Effect, whole: Effect) -> Interval:

@@ -1,6 +1,7 @@
 """SitePair: one site of two models in one view, as sums by fold, and the measures of it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,23 @@ SUMS: tuple[str, ...] = (
     "cross", "ulps", "cosines", "cosine_rows", "hsic_ab", "hsic_aa", "hsic_bb",
 )  # fmt: skip
 """Columns that merge by adding; `max_abs` merges by the larger."""
+
+
+def summed_by_fold(
+    rows: pd.DataFrame, columns: Sequence[str]
+) -> tuple[tuple[int, ...], Float64[np.ndarray, "folds columns"]]:
+    """Return the folds of some rows, ascending, and the sums of some columns, one row a fold.
+
+    Rows of whole runs (fold below 0) are read only where there are no others. A value that is
+    not a number makes its sum none: it is not passed over.
+    """
+    single = rows[rows["fold"] >= 0]
+    used = single if len(single) else rows
+    folds, where = np.unique(used["fold"].to_numpy(np.int64), return_inverse=True)
+    sums = np.zeros((folds.size, len(columns)))
+    with np.errstate(invalid="ignore"):
+        np.add.at(sums, where, used[list(columns)].to_numpy(np.float64))
+    return tuple(folds.tolist()), sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,23 +51,15 @@ class SitePair:
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> "SitePair":
-        """Return the pair of the rows of one site and view, added over windows and experts.
-
-        Rows of whole runs (fold below 0) are read only where there are no others.
-        """
-        single = rows[rows["fold"] >= 0]
-        used = single if len(single) else rows
-        summed = used.groupby("fold", sort=True)[list(SUMS)].sum()
+        """Return the pair of the rows of one site and view, added over windows and experts."""
+        folds, sums = summed_by_fold(rows, SUMS)
         reasons = [text for text in rows["reason"] if text]
         first = rows.iloc[0]
         return cls(
-            str(first["role"]),
-            str(first["view"]),
-            tuple(int(fold) for fold in summed.index),
-            summed.to_numpy(np.float64),
-            float(used["max_abs"].max()),
+            str(first["role"]), str(first["view"]), folds, sums,
+            float(np.max(rows["max_abs"].to_numpy(np.float64))),
             str(reasons[0]) if reasons else "",
-        )
+        )  # fmt: skip
 
     def by_fold(self, name: str) -> Float64[np.ndarray, " folds"]:
         """Return one column."""

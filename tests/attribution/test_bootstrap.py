@@ -60,12 +60,13 @@ def test_three_folds_are_too_few_for_an_interval() -> None:
     assert not found.excludes_zero
 
 
-def test_a_fold_that_is_not_finite_is_left_out() -> None:
-    clean = ratio(np.array([1.0, 2.0, 3.0, 5.0]), np.ones(4))
-    dirty = ratio(
-        np.array([1.0, np.nan, 2.0, 3.0, 5.0, 9.0]), np.array([1, 1, 1, 1, 1, np.inf])
-    )
-    assert dirty == clean
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_fold_that_is_not_finite_is_not_passed_over(wrong: float) -> None:
+    values, weights = np.arange(1.0, 7.0), np.ones(6)
+    broken = values.copy()
+    broken[2] = wrong
+    for found in (ratio(broken, weights), ratio(values, broken)):
+        assert np.isnan([found.value, found.low, found.high]).all()
 
 
 def test_nothing_over_nothing_is_not_a_number() -> None:
