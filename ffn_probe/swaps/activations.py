@@ -15,6 +15,7 @@ from ffn_probe.zoo.fingerprint import Match, apply_match
 from ffn_probe.zoo.gates import GATES
 
 SCALE = "hidden_scale"
+_LISTS = (nn.ModuleList, nn.Sequential, nn.ModuleDict, nn.Linear)
 
 
 def form_of(name: str, params: Mapping[str, float]) -> Match:
@@ -43,17 +44,17 @@ def said(form: Match) -> str:
     return ":".join([form.name, *(f"{k}={v:g}" for k, v in form.params.items())])
 
 
-class _Passing:
+class Passing:
     """The tensors of the pass that runs; a copy or a stored one begins empty."""
 
     def __init__(self) -> None:
         self.of: dict[tuple[str, int | None], Tensor] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Passing":
-        return _Passing()
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Passing":
+        return Passing()
 
-    def __reduce__(self) -> tuple[type["_Passing"], tuple[()]]:
-        return _Passing, ()
+    def __reduce__(self) -> tuple[type["Passing"], tuple[()]]:
+        return Passing, ()
 
 
 @dataclass(slots=True, eq=False)
@@ -72,13 +73,14 @@ class Acting:
     path: nn.Module | None = None
     scale: str = ""
     fired: int = 0
-    passing: _Passing = field(default_factory=_Passing)
+    passing: Passing = field(default_factory=Passing)
 
     def __call__(self, block: Block, tap: Tap, tensor: Tensor) -> Tensor | None:
         """Keep what is read; return what is to be put in."""
         held = self.passing.of
         if tap.role in {"gate", "value", "normed"}:
-            held[tap.role, tap.expert] = tensor
+            # A copy: some models activate in place.
+            held[tap.role, tap.expert] = tensor if tap.role == "normed" else tensor.clone()
             return None
         if tap.role == "product" and self.at == "gate_act":
             return self._scaled(tensor)
@@ -160,11 +162,13 @@ def install(model: nn.Module, block: Block, acting: Acting, stack: ExitStack) ->
 def home_of(model: nn.Module, block: Block) -> nn.Module:
     """Return the module that keeps what a swap adds to a block."""
     path = block.name
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+    inside = [t.path for t in block.products if t.path.startswith(block.name + ".")]
+    if isinstance(modules.get(block.name), nn.Sequential) and inside:
+        path = inside[0]  # a further child would be a further step of the sequence
     while path:
-        module: nn.Module | None = modules.get(path)
-        plain = not isinstance(module, nn.ModuleList | nn.Sequential | nn.ModuleDict)
-        if module is not None and plain and not isinstance(module, nn.Linear):
+        module = modules.get(path)
+        if module is not None and not isinstance(module, _LISTS):
             return module
         path = path.rpartition(".")[0]
     return model

@@ -23,9 +23,19 @@ from ffn_probe.swaps.activations import (
     install,
 )
 from ffn_probe.swaps.dtypes import swap_block_dtype, swap_dtype
+from ffn_probe.swaps.exact import exact_norm
 from ffn_probe.swaps.gating import Meeting, meeting, value_path
+from ffn_probe.swaps.inline import Normalising, swap_inline
 from ffn_probe.swaps.matching import Calibration, calibrate
-from ffn_probe.swaps.norms import Place, Target, every_place, places_of, swap_norms, target
+from ffn_probe.swaps.norms import (
+    NONE,
+    Place,
+    Target,
+    every_place,
+    places_of,
+    swap_norms,
+    target,
+)
 from ffn_probe.swaps.quantized import (
     WEIGHTS,
     Quantizer,
@@ -49,7 +59,9 @@ class _Work:
     stack: ExitStack
     changed: list[Change] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
-    standing: list[tuple[Block, str, Acting | Rounding]] = field(default_factory=list)
+    standing: list[tuple[Block, str, Acting | Rounding | Normalising]] = field(
+        default_factory=list
+    )
 
     def note(self, outcome: tuple[list[Change], list[Left]]) -> None:
         self.changed += outcome[0]
@@ -72,12 +84,15 @@ def carry_out(
             does not run on the example. What was changed by then is on the stack.
     """
     work = _Work(model, swap, blocks, stack)
+    if swap.how == "exact":
+        return _exact(work, example)
     places, wanted = _places(work)
     meetings = _meetings(work)
     fitted = _fitted(work, places, wanted, meetings, calibration)
     if wanted is not None:
         fits = fitted.fits if fitted is not None and swap.how == "matched" else None
         work.changed += swap_norms(model, places, wanted, stack, fits=fits)
+        _swap_inline(work, wanted, example)
     for item in meetings:
         _meet(work, item, fitted)
     if swap.dtype is not None:
@@ -87,6 +102,29 @@ def carry_out(
     if example is not None:
         _check_runs(work, example)
     return Swapped(swap.text, tuple(work.changed), tuple(work.left))
+
+
+def _exact(work: _Work, example: Any) -> Swapped:
+    """Convert the norms of the residual stream without changing what the model computes."""
+    name, params = named("norm", work.swap.norm or NONE)
+    if params:
+        raise SwapError(f"an exact conversion keeps the eps of each norm; write norm={name!r}")
+    if example is None:
+        raise SwapError("how='exact' reads the model's code from a pass: pass example=")
+    before = {b.norm.module: b for b in work.blocks if b.norm.module is not None}
+    only = None if work.swap.norms == "all" else frozenset(before)
+    if only is not None and not only:
+        raise SwapError(f"the swap {work.swap.text} applies to nothing (no block has a norm)")
+    report = exact_norm(work.model, example, work.stack, target=name, only=only)
+    note = f"{len(report.centred)} parameters centred, {len(report.biases)} took a bias"
+    old = "rmsnorm" if name == "layernorm" else "layernorm"
+    blocks = {path: block.name for path, block in before.items()}
+    changed = tuple(
+        Change("norm", blocks.get(path, ""), path, old, name, note) for path in report.norms
+    )
+    left = tuple(Left("norm", path, "it stays what it was") for path in report.left)
+    error = {"max_abs": report.max_abs, "sqnr_db": report.sqnr_db}
+    return Swapped(work.swap.text, changed, left, error)
 
 
 # ---- before -----------------------------------------------------------------------------
@@ -150,6 +188,19 @@ def _fitted(
     )  # fmt: skip
 
 
+def _swap_inline(work: _Work, wanted: Target, example: Any) -> None:
+    inline = [b for b in work.blocks if b.norm.kind != NONE and b.norm.module is None]
+    if inline and work.swap.how != "naive":
+        raise SwapError(
+            f"the norm of {inline[0].name!r} is no module, so nothing can hold refitted "
+            "vectors; use how='naive', or leave the block out with blocks="
+        )
+    for block in inline:
+        change, standing = swap_inline(work.model, block, wanted, work.stack, example)
+        work.changed.append(change)
+        work.standing.append((block, "norm", standing))
+
+
 # ---- the parts --------------------------------------------------------------------------
 
 
@@ -210,7 +261,7 @@ def _quantize(work: _Work) -> None:
 
 def _check_applied(work: _Work) -> None:
     """Raise SwapError when nothing was changed, unless all is as asked for already."""
-    if work.changed or (work.left and all(x.why.endswith(ALREADY) for x in work.left)):
+    if work.changed or any(item.why.endswith(ALREADY) for item in work.left):
         return
     why = "; ".join(f"{item.path}: {item.why}" for item in work.left[:3]) or "no block has it"
     raise SwapError(f"the swap {work.swap.text} applies to nothing ({why})")

@@ -101,6 +101,11 @@ def _of_mean(block: Block, act: Match | None) -> Match:
 
 
 def _check_dense(block: Block, name: str) -> None:
+    if name != MLP and any(tap.axis != -1 for tap in block.products):
+        raise SwapError(
+            f"the channels of {block.name!r} are on axis {block.products[0].axis}, not the "
+            f"last, so no linear layer can be its value path; leave it out with blocks="
+        )
     if block.experts:
         raise SwapError(
             f"{block.name!r} is a mixture of {block.experts} experts; gating={name!r} changes "

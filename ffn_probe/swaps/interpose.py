@@ -232,7 +232,8 @@ def _touched(whole: Tensor, block: Block, tap: Tap, touch: Touch) -> Tensor:
         joined = moved.clone()
         joined[where] = new.to(joined.dtype)
         new = joined
-    return (new if last else new.movedim(-1, tap.axis)).to(whole.dtype)
+    moved = new if last else new.movedim(-1, tap.axis)
+    return moved if moved.dtype == whole.dtype else moved.to(whole.dtype)
 
 
 def _watching(layers: tuple[_Layer, ...]) -> AbstractContextManager[Any]:

@@ -73,7 +73,7 @@ class _Meetings:
             total = flat.sum(0)
             self.value_sum = total if self.value_sum is None else self.value_sum + total
         if tap.role != "product":
-            self.held[tap.role, tap.expert] = tensor
+            self.held[tap.role, tap.expert] = tensor.clone()
             return
         gate = self.held.pop(("gate", tap.expert), None)
         if gate is None or self.meeting.value not in {"value", ""}:

@@ -140,9 +140,9 @@ def places_of(model: nn.Module, blocks: Sequence[Block]) -> tuple[list[Place], l
     found: dict[int, Place] = {}
     left: list[Left] = []
     for block in blocks:
-        if block.norm.kind == NONE or block.norm.module is None:
-            why = "no norm stands before it" if block.norm.kind == NONE else "inline"
-            left.append(Left("norm", block.name, why))
+        if block.norm.kind == NONE:
+            left.append(Left("norm", block.name, "no norm stands before it"))
+        if block.norm.module is None:
             continue
         module = model.get_submodule(block.norm.module)
         if id(module) not in found:
@@ -153,7 +153,7 @@ def places_of(model: nn.Module, blocks: Sequence[Block]) -> tuple[list[Place], l
 def every_place(model: nn.Module, blocks: Sequence[Block]) -> tuple[list[Place], list[Left]]:
     """Return every norm module over d_model channels, and those whose formula is unknown."""
     widths = {block.d_model for block in blocks}
-    known, left = places_of(model, [b for b in blocks if b.norm.module is not None])
+    known, left = places_of(model, blocks)
     found = {id(place.module): place for place in known}
     for path, module in model.named_modules():
         if id(module) in found or not _may_be_norm(module, widths):
@@ -197,7 +197,7 @@ def _fingerprint(module: nn.Module, path: str, width: int) -> Norm | None:
         return None
     if not isinstance(y, Tensor) or y.shape != x.shape:
         return None
-    gain_name, bias_name = _named(names)
+    gain_name, bias_name = named_vectors(names)
     vectors = dict(twin.named_parameters(recurse=False))
     weight, bias = (
         None if name is None else vectors[name].detach() for name in (gain_name, bias_name)
@@ -215,7 +215,7 @@ def _is_torch_default(module: nn.Module) -> bool:
     return isinstance(module, nn.RMSNorm) and module.eps is None
 
 
-def _named(names: Sequence[str]) -> tuple[str | None, str | None]:
+def named_vectors(names: Sequence[str]) -> tuple[str | None, str | None]:
     """Return which of a norm's vectors is the gain and which the bias."""
     biases = [name for name in names if name in _BIASES]
     gains = [name for name in names if name not in biases]
@@ -224,7 +224,9 @@ def _named(names: Sequence[str]) -> tuple[str | None, str | None]:
 
 
 def _place(module: nn.Module, norm: Norm, path: str, block: str) -> Place:
-    own = {n: p for n, p in module._parameters.items() if p is not None}
+    held = {n: p for n, p in module._parameters.items() if p is not None}
+    widest = max((p.numel() for p in held.values()), default=0)
+    own = {n: p for n, p in held.items() if p.numel() == widest}  # a Dynamic Tanh has a scale
     deeper = [n for n, _ in module.named_parameters() if "." in n]
     forward = vars(module).get("forward")
     if deeper or (norm.gain is not None and not own):
@@ -238,7 +240,7 @@ def _place(module: nn.Module, norm: Norm, path: str, block: str) -> Place:
             f"the forward of the norm {path!r} is replaced on the instance (by a wrapper such "
             "as accelerate's); remove the wrapper before a swap"
         )
-    gain_name, bias_name = _named(list(own))
+    gain_name, bias_name = named_vectors(list(own))
     return Place(
         path, block, module, norm,
         (gain_name or "weight", own.get(gain_name or "")),
@@ -287,13 +289,21 @@ def swap_norms(
     return changed
 
 
+def kept_vectors(
+    place: Place, wanted: Target
+) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+    """Return the gain and the bias that a hasty edit leaves in place."""
+    gain = place.weight[1] if wanted.form is not None else None
+    return gain, place.bias[1] if wanted.with_bias else None
+
+
 def _vectors(
     place: Place, wanted: Target, fit: Fit | None, like: Tensor
 ) -> tuple[tuple[str, nn.Parameter | None], tuple[str, nn.Parameter | None]]:
     (gain_name, weight), (bias_name, bias) = place.weight, place.bias
     if fit is None:
-        kept = weight if wanted.form is not None else None
-        return (gain_name, kept), (bias_name, bias if wanted.with_bias else None)
+        kept, kept_bias = kept_vectors(place, wanted)
+        return (gain_name, kept), (bias_name, kept_bias)
     some = weight if weight is not None else bias
     minus = 1.0 if wanted.form is not None and wanted.form.gain == "1+w" else 0.0
     learned = True if some is None else some.requires_grad

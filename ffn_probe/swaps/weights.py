@@ -98,7 +98,9 @@ def _of_module(
     weight = getattr(module, "weight", None)
     if set(own) <= set(_LEARNED) and isinstance(weight, nn.Parameter):
         bias = own.get("bias")
-        flat = weight.squeeze(-1) if isinstance(module, nn.Conv1d) else weight
+        flat: Tensor = weight
+        while flat.dim() > 2 and flat.shape[-1] == 1:  # a convolution over one position
+            flat = flat[..., 0]
         if type(module).__name__ == "Conv1D":
             flat = flat.t()
         named = f"{path}.bias" if bias is not None else ""
