@@ -16,7 +16,10 @@ from ffn_probe.errors import FfnProbeError
 from ffn_probe.probes.attach import chosen_blocks
 from ffn_probe.replay.autopsy.capture import captured, paired, running
 from ffn_probe.replay.autopsy.cases import case_of
-from ffn_probe.replay.autopsy.examine import Finding, examined
+from ffn_probe.replay.autopsy.examine import examined
+from ffn_probe.replay.autopsy.finding import Finding
+from ffn_probe.replay.autopsy.residual import judged_layer
+from ffn_probe.replay.autopsy.streams import streams
 from ffn_probe.replay.parts import Parts, parts_of
 from ffn_probe.runs.schema import WHOLE
 
@@ -133,6 +136,7 @@ def autopsy(
     pairs, missing = paired(wanted, other, candidate, mapping)
     pairs, silent = running(pairs, candidate, example)
     seen = captured(reference, candidate, batches, pairs, rows=rows) if pairs else {}
+    around = streams(reference, candidate, example, pairs, rows) if pairs else {}
     healthy, unread = _healthy(reference, known)
     findings: list[Finding] = []
     unpaired = [(b.name, reason) for b, reason in (*missing, *silent)]
@@ -144,6 +148,8 @@ def autopsy(
         case = case_of(pair, healthy, reference, candidate)
         with torch.no_grad():
             findings.extend(examined(case, pair, seen[name]))
+            if name in around:
+                findings.extend(judged_layer(case, *around[name]))
     return Autopsy(tuple(findings), tuple(unpaired))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ffn_probe.anatomy import Block
-from ffn_probe.replay.parts import Parts
+from ffn_probe.replay.parts import NormPart, Parts
 from ffn_probe.swaps.weights import Matrix
 
 Change = Callable[[Parts], Parts | None]
@@ -20,7 +20,8 @@ class Bug:
     `role` is where it acts ("normed": in the norm; "gate", "value", "hidden", "out": in the
     FFN). Bugs of one `slot` exclude each other. Of two that explain equally well the one of
     lower `rank` is told first. `benign` bugs are differences that no one need mend.
-    `entering` changes the rows that enter the projections.
+    `entering` changes the rows that enter the projections; what `rounds` values to few numbers
+    has a floor of its own, since rounding errors of the block then decide which number it is.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Bug:
     rank: int = 1
     benign: bool = False
     entering: Callable[[Tensor], Tensor] | None = None
+    rounds: bool = False
 
     @property
     def title(self) -> str:
@@ -44,14 +46,15 @@ class Case:
     """What bugs are made from: the healthy block, and what is known of the candidate's.
 
     `matrices` are the candidate's own by the names "gate", "value", "down", those that could be
-    read; `others` the healthy blocks of other layers; `gains` the reference's other vectors
-    that could be a norm's gain, by name.
+    read, and `norm` its norm; `others` the healthy blocks of other layers; `gains` the
+    reference's other vectors that could be a norm's gain, by name.
     """
 
     block: Block
     parts: Parts
     candidate: Block
     matrices: Mapping[str, Matrix] = field(default_factory=dict)
+    norm: NormPart | None = None
     others: Mapping[str, Parts] = field(default_factory=dict)
     gains: Mapping[str, Tensor] = field(default_factory=dict)
     config: Mapping[str, str] = field(default_factory=dict)  # what is set -> the line's name
@@ -68,5 +71,5 @@ def both(first: Bug, second: Bug) -> Bug:
     return Bug(
         f"{first.title} + {second.title}", second.role, change, f"{first.fix}; {second.fix}",
         slot="both", rank=first.rank + second.rank + 5, entering=enter,
-        benign=first.benign and second.benign,
+        benign=first.benign and second.benign, rounds=first.rounds or second.rounds,
     )  # fmt: skip

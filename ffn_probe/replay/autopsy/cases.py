@@ -9,7 +9,7 @@ from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.autopsy.bugs import Case
 from ffn_probe.replay.autopsy.capture import Pair
 from ffn_probe.replay.autopsy.words import lines_of
-from ffn_probe.replay.parts import Parts
+from ffn_probe.replay.parts import NormPart, Parts, norm_part
 from ffn_probe.swaps.weights import Matrix, read_matrix
 
 _NEAREST = 8
@@ -26,6 +26,7 @@ def case_of(
         parts=healthy[block.name],
         candidate=pair.candidate,
         matrices=_matrices(candidate, pair),
+        norm=_norm(candidate, pair),
         others=others,
         gains=_gains(reference, block),
         config=lines_of(candidate),
@@ -46,6 +47,14 @@ def _matrices(candidate: nn.Module, pair: Pair) -> dict[str, Matrix]:
             except (FfnProbeError, AttributeError, RuntimeError):
                 continue
     return found
+
+
+def _norm(candidate: nn.Module, pair: Pair) -> NormPart | None:
+    """Return the candidate's norm, where it can be read."""
+    try:
+        return norm_part(candidate, pair.candidate)
+    except (FfnProbeError, AttributeError, RuntimeError):
+        return None
 
 
 def _gains(reference: nn.Module, block: Block) -> dict[str, Tensor]:

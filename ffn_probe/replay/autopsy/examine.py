@@ -1,59 +1,62 @@
 """Look at one pair of blocks: which stage differs, and which bug explains it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ffn_probe.attribution.attribution import Hypothesis
 from ffn_probe.replay.autopsy.bugs import Bug, Case
 from ffn_probe.replay.autopsy.capture import Pair, Rows
+from ffn_probe.replay.autopsy.differing import norm_weights, weights
+from ffn_probe.replay.autopsy.finding import Finding
 from ffn_probe.replay.autopsy.gate_bugs import gate_bugs
 from ffn_probe.replay.autopsy.layout_bugs import layout_bugs
 from ffn_probe.replay.autopsy.norm_bugs import norm_bugs
-from ffn_probe.replay.autopsy.search import Fit, fits, hidden_fits, pairs
+from ffn_probe.replay.autopsy.permuted import consistent, is_identity, orders, permuted_bugs
+from ffn_probe.replay.autopsy.quantized import site_bugs, weight_bugs
+from ffn_probe.replay.autopsy.search import Fit, fits, hidden_fits, pairs, ranked
 from ffn_probe.replay.autopsy.stage import Stage, stage_of
 from ffn_probe.replay.autopsy.words import db, explained, in_noise
 
 SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one stage of one block shows.
+@dataclass(frozen=True, slots=True, eq=False)
+class Suspects:
+    """The bugs to try in a stage.
 
-    `status` is "floor" (no difference above it), "noise" (none, but a bug was found inside the
-    rounding), "harmless", "bug" or "unexplained". `excluded` holds the bugs that were tried and
-    explain nothing, with the dB that each leaves, the best first.
+    `likely` ones first, `later` ones when none of them fits, then pairs of all of these, and
+    `last` what only says which part differs.
     """
 
-    layer: int
-    block: str
-    candidate: str
-    stage: str  # "norm", "ffn", "block" (both together) or "layer"
-    status: str
-    measured_db: float
-    floor_db: float
-    sentence: str
-    hypotheses: tuple[Hypothesis, ...] = ()
-    excluded: tuple[tuple[str, float], ...] = ()
+    likely: tuple[Bug, ...]
+    later: tuple[Bug, ...] = ()
+    last: tuple[Bug, ...] = ()
 
 
 def examined(case: Case, pair: Pair, rows: Rows) -> Iterator[Finding]:
     """Yield a finding for each stage of a block that can be told apart."""
     start = pair.entering
-    norm = list(norm_bugs(case)) if start == "resid" else []
-    ffn = [*gate_bugs(case), *layout_bugs(case)]
-    whole = _stage(case, rows, start, "out", rows.given)
+    norm = tuple(norm_bugs(case)) if start == "resid" else ()
+    ffn = (*gate_bugs(case), *layout_bugs(case), *permuted_bugs(case), *weight_bugs(case))
+    later = (*site_bugs(case),)
     inner = rows.candidate.get("normed")
     if start != "resid" or inner is None or inner.shape != rows.given.shape:
         stage = "ffn" if start == "normed" else "block"
-        yield _judged(case, stage, whole, [*norm, *ffn])
+        whole = _stage(case, rows, start, "out", rows.given)
+        yield _judged(case, stage, whole, Suspects((*norm, *ffn), later, weights(case)))
         return
     first = _stage(case, rows, "resid", "normed", rows.given)
     second = _stage(case, rows, "normed", "out", inner)
-    yield _judged(case, "norm", first, norm)
-    yield _judged(case, "ffn", second, ffn)
+    if not first.is_healthy and not second.is_healthy:
+        whole = _stage(case, rows, start, "out", rows.given)
+        if whole.is_healthy:
+            yield _compensated(case, whole)
+            return
+    yield _judged(case, "norm", first, Suspects(norm, last=norm_weights(case)))
+    found = _judged(case, "ffn", second, Suspects(ffn, later, weights(case)))
+    yield _reordered(case, found) if found.status == "floor" else found
 
 
 def _stage(case: Case, rows: Rows, start: str, end: str, given: Tensor) -> Stage:
@@ -68,11 +71,10 @@ def _stage(case: Case, rows: Rows, start: str, end: str, given: Tensor) -> Stage
     )
 
 
-def _judged(case: Case, stage: str, seen: Stage, bugs: Sequence[Bug]) -> Finding:
+def _judged(case: Case, stage: str, seen: Stage, suspects: Suspects) -> Finding:
     if seen.is_healthy:
-        return _below(case, stage, seen, bugs)
-    found = fits(seen, bugs)
-    reached = [f for f in found if f.reached] or pairs(seen, found)
+        return _below(case, stage, seen, suspects.likely)
+    found, reached = _searched(seen, suspects)
     excluded = tuple((f.bug.title, f.after_db) for f in found if not f.reached)
     if reached:
         hypotheses = tuple(_hypothesis(case, seen, f) for f in reached[:SHOWN])
@@ -91,6 +93,38 @@ def _judged(case: Case, stage: str, seen: Stage, bugs: Sequence[Bug]) -> Finding
     return _finding(case, stage, seen, "unexplained", sentence, (), excluded)
 
 
+def _searched(seen: Stage, suspects: Suspects) -> tuple[list[Fit], list[Fit]]:
+    """Return how well all bugs that were tried fit, and those that explain the stage."""
+    found = fits(seen, suspects.likely)
+    if found and found[0].reached:
+        return found, [f for f in found if f.reached]
+    found = ranked([*found, *fits(seen, suspects.later)])
+    reached = [f for f in found if f.reached] or pairs(seen, found)
+    return found, reached or [f for f in fits(seen, suspects.last) if f.reached]
+
+
+def _compensated(case: Case, whole: Stage) -> Finding:
+    """Return the finding of a norm and an FFN that each differ and together do not."""
+    sentence = (
+        f"Layer {case.block.layer} ({case.block.name}): harmless, the norm and the projections "
+        f"differ but what leaves the block does not ({db(whole.best_db)}, floor "
+        f"{db(whole.floor_db)}): a gain folded into the weights."
+    )
+    return _finding(case, "block", whole, "harmless", sentence, (), ())
+
+
+def _reordered(case: Case, found: Finding) -> Finding:
+    """Return the finding of an FFN without a difference, saying that its neurons moved."""
+    order = orders(case)
+    if not order or is_identity(order) or not consistent(order):
+        return found
+    sentence = (
+        f"Layer {case.block.layer} ({case.block.name}): harmless, the neurons are in another "
+        "order in all of its matrices alike; what leaves the block is the same."
+    )
+    return replace(found, status="harmless", sentence=sentence)
+
+
 def _below(case: Case, stage: str, seen: Stage, bugs: Sequence[Bug]) -> Finding:
     """Return what a stage without a difference above the floor shows inside its rounding."""
     exact = seen.best_db == float("inf")
@@ -104,7 +138,7 @@ def _below(case: Case, stage: str, seen: Stage, bugs: Sequence[Bug]) -> Finding:
     hypotheses = tuple(_hypothesis(case, seen, f) for f in found[:SHOWN])
     best = found[0]
     sentence = f"Layer {case.block.layer} ({case.block.name}), " + in_noise(
-        best.bug.title, best.bug.fix, seen.best_db, best.coefficient, best.z
+        best.bug.title, best.bug.fix, seen.best_db, best.after_db, (best.coefficient, best.z)
     )
     return _finding(case, stage, seen, "noise", sentence, hypotheses, ())
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from torch import Tensor
 
 from ffn_probe.replay.autopsy.bugs import Bug, both
-from ffn_probe.replay.autopsy.stage import MARGIN_DB, Stage, predicted, sqnr_db
+from ffn_probe.replay.autopsy.stage import MARGIN_DB, Stage, floor_of, predicted, sqnr_db
 
 TIE_DB = 1.0
 """Bugs that leave errors within this of each other explain equally well."""
@@ -52,7 +52,8 @@ def fits(stage: Stage, bugs: Iterable[Bug]) -> list[Fit]:
         rows = [m for m in made.values() if m is not None and m.shape == stage.base.shape]
         if rows:
             after = max(sqnr_db(m, stage.seen) for m in rows)
-            found.append(Fit(bug, sqnr_db(stage.base, rows[-1]), after, stage.floor_db))
+            floor = floor_of(stage, bug) if bug.rounds else stage.floor_db
+            found.append(Fit(bug, sqnr_db(stage.base, rows[-1]), after, floor))
     return ranked(found)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.autopsy.bugs import Bug
 from ffn_probe.replay.parts import Parts
 
@@ -125,26 +126,48 @@ def predicted(stage: Stage, bug: Bug, kind: torch.dtype) -> Tensor | None:
     changed = bug.change(stage.parts)
     if changed is None:
         return None
+    return _ended(changed, stage, _known(stage, changed, kind, bug), kind)
+
+
+def floor_of(stage: Stage, bug: Bug) -> float:
+    """Return the floor of a block with a bug: its rounding in the candidate's dtype, in dB."""
+    changed = bug.change(stage.parts)
+    if changed is None:
+        return stage.floor_db
+    rows = stage.given[:: max(1, len(stage.given) // _FLOOR_ROWS)]
+    kinds = (torch.float64, stage.dtypes[0])
+    made = [_ended(changed, stage, _fresh(changed, stage, bug, rows.to(k)), k) for k in kinds]
+    if made[0] is None or made[1] is None:
+        return stage.floor_db
+    return min(stage.floor_db, sqnr_db(made[0], made[1]))
+
+
+def _ended(
+    parts: Parts, stage: Stage, given: Mapping[str, Tensor], kind: torch.dtype
+) -> Tensor | None:
+    """Return what stands at the end of a stage; None where shapes or widths do not fit."""
     if stage.end == "normed":
-        return changed.norm.apply(stage.given.to(kind))
-    given = _known(stage, changed, kind, bug)
+        return given[stage.end]
     try:
-        return changed.run(given, dtype=kind)[stage.end]
-    except RuntimeError:  # shapes that do not go together
+        return parts.run(given, dtype=kind)[stage.end]
+    except (RuntimeError, FfnProbeError):
         return None
+
+
+def _fresh(parts: Parts, stage: Stage, bug: Bug, rows: Tensor) -> dict[str, Tensor]:
+    """Return what is to be computed from, when nothing is known yet."""
+    normed = parts.norm.apply(rows) if stage.start == "resid" else rows
+    return {"normed": normed if bug.entering is None else bug.entering(normed)}
 
 
 def _known(stage: Stage, changed: Parts, kind: torch.dtype, bug: Bug) -> dict[str, Tensor]:
     """Return what need not be computed again: what the bug leaves as it was."""
     old, was = stage.parts, stage.healthy[kind]
-    if changed.norm is not old.norm:
-        found = {"resid": stage.given.to(kind)}
-        if bug.entering is not None:
-            found["normed"] = bug.entering(changed.norm.apply(found["resid"]))
-        return found
-    if bug.entering is not None:
-        return {"normed": bug.entering(was["normed"])}
+    if changed.norm is not old.norm or bug.entering is not None:
+        return _fresh(changed, stage, bug, stage.given.to(kind))
     found = {"normed": was["normed"]}
+    if stage.end == "normed":
+        return found
     if changed.gate is old.gate:
         found["gate"] = was["gate"]
     if changed.value is not None and changed.value is old.value:

@@ -53,10 +53,25 @@ def explained(
     )
 
 
-def in_noise(title: str, fix: str, measured: float, coefficient: float, z: float) -> str:
-    """Return the sentence of a bug below the floor, found by its template."""
-    if math.isnan(coefficient) or math.isinf(z):
-        return f"{title}: its numbers are the candidate's, bit for bit. Fix: {fix}."
+def in_noise(
+    title: str, fix: str, measured: float, after: float, template: tuple[float, float]
+) -> str:
+    """Return the sentence of a bug below the floor, by its own numbers or by its template.
+
+    Args:
+        title: the bug's name.
+        fix: the line to change.
+        measured: SQNR of the candidate against the healthy block, in its own dtype.
+        after: the same against the block with the bug.
+        template: the template's coefficient and its z value.
+    """
+    if after > measured + 1:
+        near = "bit for bit" if after == math.inf else f"to {db(after)}"
+        return (
+            f"{title}: within the rounding ({db(measured)}), and with it the reference gives "
+            f"the candidate's numbers {near}. Fix: {fix}."
+        )
+    coefficient, z = template
     return (
         f"{title}: within the rounding ({db(measured)}), its template stands in the difference "
         f"with a coefficient of {coefficient:.3f} (z = {z:.0f}). Fix: {fix}."
