@@ -27,15 +27,8 @@ from ffn_probe.swaps.exact import exact_norm
 from ffn_probe.swaps.gating import Meeting, meeting, value_path
 from ffn_probe.swaps.inline import Normalising, swap_inline
 from ffn_probe.swaps.matching import Calibration, calibrate
-from ffn_probe.swaps.norms import (
-    NONE,
-    Place,
-    Target,
-    every_place,
-    places_of,
-    swap_norms,
-    target,
-)
+from ffn_probe.swaps.norms import swap_norms
+from ffn_probe.swaps.places import Place, every_place, places_of
 from ffn_probe.swaps.quantized import (
     WEIGHTS,
     Quantizer,
@@ -45,6 +38,7 @@ from ffn_probe.swaps.quantized import (
 )
 from ffn_probe.swaps.swap import Swap, named
 from ffn_probe.swaps.swapped import Change, Left, Swapped
+from ffn_probe.swaps.target import NONE, Target, target
 
 ALREADY = "already"
 

@@ -13,8 +13,10 @@ from ffn_probe.discover.calling import call_arguments, undisturbed
 from ffn_probe.errors import SwapError
 from ffn_probe.swaps.activations import Passing
 from ffn_probe.swaps.interpose import interpose, interposed, readers, writers
-from ffn_probe.swaps.norms import Place, Target, kept_vectors, named_vectors
+from ffn_probe.swaps.norms import kept_vectors
+from ffn_probe.swaps.places import Place, named_vectors
 from ffn_probe.swaps.swapped import Change
+from ffn_probe.swaps.target import Target
 from ffn_probe.zoo.norms import NORMS
 
 _TOLERANCE = 2e-2

@@ -15,7 +15,9 @@ from ffn_probe.probes.record import moved
 from ffn_probe.swaps.activations import own_form
 from ffn_probe.swaps.gating import Meeting
 from ffn_probe.swaps.interpose import interpose, readers, writers
-from ffn_probe.swaps.norms import Fit, Place, Target
+from ffn_probe.swaps.norms import Fit
+from ffn_probe.swaps.places import Place
+from ffn_probe.swaps.target import Target
 from ffn_probe.zoo.fingerprint import apply_match
 
 

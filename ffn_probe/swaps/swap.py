@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ffn_probe.errors import SwapError, UnknownName
-from ffn_probe.swaps import activations, dtypes, gating, norms, quantized
+from ffn_probe.swaps import activations, dtypes, gating, quantized, target
 from ffn_probe.zoo.activations import activation
 
 HOWS: tuple[str, ...] = ("naive", "matched", "exact")
@@ -203,8 +203,8 @@ def _check_quantize(quantize: Mapping[str, str]) -> None:
 
 
 def _check_norm(name: str, params: Mapping[str, float]) -> None:
-    if name not in norms.TARGETS:
-        raise UnknownName.of("norm", name, norms.TARGETS)
+    if name not in target.TARGETS:
+        raise UnknownName.of("norm", name, target.TARGETS)
     known = _NORM_PARAMS.get(name, ("eps",))
     for key in params:
         if key not in known:
