@@ -15,7 +15,8 @@ app = typer.Typer(
     name="ffn-probe",
     cls=Commands,
     help="Telemetry and drift diagnostics for the feed-forward blocks of PyTorch transformers.",
-    epilog="Exit codes: 0 done and no drift, 1 drift, 2 error, 130 interrupted.",
+    epilog="Exit codes: 0 done and no drift, 1 drift (compare, check), 2 error, "
+    "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,6 +57,87 @@ Dtype = Annotated[
 ]
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, ...")
+]
+Batches = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", rich_help_panel=_BATCHES, help="stop after so many batches"
+    ),
+]
+Sequences = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="N", rich_help_panel=_BATCHES, help="of a text: sequences a batch"
+    ),
+]
+Length = Annotated[
+    int,
+    typer.Option(
+        min=2, metavar="N", rich_help_panel=_BATCHES, help="of a text: tokens a sequence"
+    ),
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="stored in the run; repeatable"),
+]
+CandidateModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[CAND]",
+        show_default=False,
+        help="the candidate, named as the reference is; left out with --swap",
+    ),
+]
+SwapText = Annotated[
+    str | None,
+    typer.Option(
+        "--swap",
+        metavar="KEY=NAME,...",
+        rich_help_panel=_MODEL,
+        help="norm=, activation=, gating=, dtype=, quantize=, blocks=, how=: what was swapped; "
+        "without CAND it is applied to a copy of the reference",
+    ),
+]
+CandidateDtype = Annotated[
+    str | None,
+    typer.Option(metavar="DTYPE", rich_help_panel=_MODEL, help="of the candidate alone"),
+]
+PairBlocks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--blocks",
+        metavar="NAMES",
+        rich_help_panel=_WATCHED,
+        help="of the reference: names, globs or layers (-1: the last)",
+    ),
+]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mapping",
+        metavar="FILE",
+        rich_help_panel=_WATCHED,
+        help="JSON: {block of REF: block of CAND}, over the alignment",
+    ),
+]
+Noise = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="N", rich_help_panel=_WATCHED, help="batches the noise floor is of"
+    ),
+]
+Patch = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        rich_help_panel=_WATCHED,
+        help="batches on which single blocks are exchanged; 0: none",
+    ),
+]
+Autopsy = Annotated[
+    bool,
+    typer.Option("--autopsy", rich_help_panel=_WATCHED, help="also look for the bug"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 Port = Annotated[
@@ -105,24 +187,9 @@ def record(  # noqa: PLR0913, PLR0917 - the options of a recording
         Path, typer.Option(metavar="RUN", help="the folder of the run; must not exist")
     ],
     data: Data = None,
-    batches: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", rich_help_panel=_BATCHES, help="stop after so many batches"
-        ),
-    ] = None,
-    sequences: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", rich_help_panel=_BATCHES, help="of a text: sequences a batch"
-        ),
-    ] = 4,
-    length: Annotated[
-        int,
-        typer.Option(
-            min=2, metavar="N", rich_help_panel=_BATCHES, help="of a text: tokens a sequence"
-        ),
-    ] = 256,
+    batches: Batches = None,
+    sequences: Sequences = 4,
+    length: Length = 256,
     blocks: Annotated[
         list[str] | None,
         typer.Option(
@@ -215,7 +282,7 @@ def show(
     worst: Annotated[int, typer.Option(min=1, metavar="N", help="sites a measure")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a run holds: its manifest, its blocks and its worst sites."""
+    """Print what a run holds: its worst sites; of a paired run, what made it drift."""
     from ffn_probe.cli.showing import print_run
 
     print_run(run, measure=measure, worst=worst, as_json=as_json)
@@ -257,16 +324,138 @@ def compare(
 
 @app.command()
 def report(
-    a: Reference,
-    b: Candidate,
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="the run of the reference, or a paired run")
+    ],
+    b: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[B]",
+            show_default=False,
+            help="the run of the candidate; left out for a paired run",
+        ),
+    ] = None,
     to: Annotated[
         Path, typer.Option(metavar="PATH", help="a file .html, .md, .json, or a folder")
     ] = Path("drift.html"),
 ) -> None:
-    """Write the drift report of two runs and print its path."""
+    """Write the drift report of two runs, or of a paired run, and print its path."""
     from ffn_probe.cli.comparing import write_report
 
     write_report(a, b, to)
+
+
+@app.command()
+def replay(  # noqa: PLR0913, PLR0917 - the options of a replay
+    ref: Annotated[
+        str,
+        typer.Argument(metavar="REF", help="the model that is right, named as record does"),
+    ],
+    to: Annotated[
+        Path, typer.Option(metavar="RUN", help="the folder of the run; must not exist")
+    ],
+    cand: CandidateModel = None,
+    data: Data = None,
+    batches: Batches = None,
+    sequences: Sequences = 4,
+    length: Length = 256,
+    swap: SwapText = None,
+    autopsy: Autopsy = False,
+    blocks: PairBlocks = None,
+    mapping: MappingFile = None,
+    noise: Noise = 4,
+    patch: Patch = 2,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="also write a report .html, .md, .json or a folder"),
+    ] = None,
+    tag: Tags = None,
+    random: Random = False,
+    dtype: Dtype = None,
+    candidate_dtype: CandidateDtype = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Run two models on the same batches and say what made the second one drift.
+
+    ffn-probe replay my.model:reference my.model:port --autopsy --to runs/pair
+
+    ffn-probe replay ./llama --data book.txt --swap norm=layernorm --to runs/swap
+    """
+    from ffn_probe.cli.replaying import Pair, print_replay
+
+    pair = Pair(ref, cand, swap, data, batches, sequences, length, random, dtype,
+                candidate_dtype, device)  # fmt: skip
+    options = {
+        "blocks": _listed(blocks), "mapping": mapping, "tags": _tags(tag),
+        "command": shlex.join(["ffn-probe", *sys.argv[1:]]),
+    }  # fmt: skip
+    print_replay(
+        pair, to=to, out=out, autopsy=autopsy, as_json=as_json, noise=noise, patch=patch,
+        options=options,
+    )  # fmt: skip
+
+
+@app.command()
+def check(  # noqa: PLR0913, PLR0917 - the options of a replay
+    ref: Annotated[
+        str,
+        typer.Argument(metavar="REF", help="a paired run, or the model that is right"),
+    ],
+    budget: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help='TOML with the limits: "out.sqnr_db" = ">= 40"'),
+    ],
+    cand: CandidateModel = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also write JUnit XML")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="also write a summary in Markdown")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="keep the paired run in this folder")
+    ] = None,
+    data: Data = None,
+    batches: Batches = None,
+    sequences: Sequences = 4,
+    length: Length = 256,
+    swap: SwapText = None,
+    autopsy: Autopsy = False,
+    blocks: PairBlocks = None,
+    mapping: MappingFile = None,
+    noise: Noise = 4,
+    random: Random = False,
+    dtype: Dtype = None,
+    candidate_dtype: CandidateDtype = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Judge a paired run, or replay two models and judge them; exits with 1 over budget.
+
+    ffn-probe check my.model:reference my.model:port --budget budget.toml --junit drift.xml
+
+    ffn-probe check runs/pair --budget budget.toml
+    """
+    from ffn_probe.cli.checking import check_models, check_run, is_run, no_candidate
+
+    written = {"junit": junit, "markdown": markdown, "as_json": as_json}
+    if cand is None and swap is None:
+        if not is_run(ref):
+            raise no_candidate(ref)
+        raise typer.Exit(check_run(Path(ref), budget=budget, **written))
+    from ffn_probe.cli.replaying import Pair
+
+    pair = Pair(ref, cand, swap, data, batches, sequences, length, random, dtype,
+                candidate_dtype, device)  # fmt: skip
+    options = {
+        "blocks": _listed(blocks), "mapping": mapping,
+        "command": shlex.join(["ffn-probe", *sys.argv[1:]]),
+    }  # fmt: skip
+    status = check_models(
+        pair, budget=budget, to=to, autopsy=autopsy, noise=noise, options=options, **written
+    )
+    raise typer.Exit(status)
 
 
 @app.command()

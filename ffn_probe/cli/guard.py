@@ -1,7 +1,7 @@
 """How every command ends: the exit code, and one message instead of a traceback.
 
 0 done and no drift, 1 drift, 2 an error, 128 + n stopped by signal n (130: Ctrl-C, 141: the
-reader of a pipe went away). 1 is said by `compare` alone.
+reader of a pipe went away). 1 is said by `compare` and `check` alone.
 """
 
 import os

@@ -19,7 +19,11 @@ WORST = (
 def print_run(path: Path, *, measure: str | None, worst: int, as_json: bool) -> None:
     """Print a run, or one measure of it as layers times roles."""
     run = Run.open(path)
-    if measure is not None:
+    if run.manifest.kind == "paired":
+        from ffn_probe.cli.explaining import print_pair
+
+        print_pair(run, measure=measure, as_json=as_json)
+    elif measure is not None:
         print_measure(run, measure, as_json=as_json)
     elif as_json:
         print(json.dumps(as_dict(run, worst), indent=1))

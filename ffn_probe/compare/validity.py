@@ -40,9 +40,15 @@ def check_kind(*runs: Run) -> None:
     """
     for run in runs:
         if run.manifest.kind != "telemetry":
+            told = (
+                f" It holds both models already: ffn-probe show {run.path}, or "
+                f"ffn-probe report {run.path}"
+                if run.manifest.kind == "paired"
+                else ""
+            )
             raise CompareError(
                 f"{run.name} is a {run.manifest.kind} run; compare takes telemetry runs, "
-                "as record and attach write them"
+                f"as record and attach write them.{told}"
             )
 
 

@@ -15,7 +15,7 @@ from ffn_probe.report.axes import (
     text,
     width_of,
 )
-from ffn_probe.report.paired_words import decibels, marked, percent, where
+from ffn_probe.report.paired_words import axis_percent, decibels, marked, percent, where
 from ffn_probe.report.svg import hover, opened
 from ffn_probe.report.words import number
 
@@ -154,7 +154,7 @@ def spans_svg(
         hollow: draw outlines: the parts cannot be told apart.
         width: of the picture, in pixels.
     """
-    write = percent if share else number
+    write, mark_text = (percent, axis_percent) if share else (number, number)
     left = min(max((width_of(label) for label, _ in rows), default=40.0) + 14, width * 0.36)
     right, step = width - 74, 25.0
     low, high = _ends([v for _, value in rows for v in _numbers(value)], share=share)
@@ -167,7 +167,7 @@ def spans_svg(
     for mark in _marks(low, high):
         x = x_of(mark)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="{bottom}" class="grid"/>')
-        parts.append(text(x, bottom + 15, write(mark), "mid dim"))
+        parts.append(text(x, bottom + 15, mark_text(mark), "mid dim"))
     parts.append(text((left + right) / 2, bottom + 33, unit, "mid dim"))
     for i, (label, value) in enumerate(rows):
         y = 6 + step * i
@@ -227,7 +227,7 @@ def _marks(low: float, high: float) -> list[float]:
 def patches_svg(blocks: Sequence[BlockAttribution]) -> str:
     """Return for every block the shares of the final error that its patches move."""
     slot = min(max((_WIDTH - _LEFT - 8) / max(len(blocks), 1), _SLOT[0]), _SLOT[1])
-    right, top, bottom = _LEFT + slot * len(blocks), 36.0, 196.0
+    right, top, bottom = _LEFT + slot * len(blocks), 44.0, 204.0
     told = [v for b in blocks for p in (b.patched_back, b.patched_in) if p for v in _numbers(p)]
     low, high = _ends(told, share=True)
 
@@ -246,7 +246,7 @@ def patches_svg(blocks: Sequence[BlockAttribution]) -> str:
         parts.append(
             f'<line x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
         )
-        parts.append(text(_LEFT - 6, y + 4, percent(mark), "end dim"))
+        parts.append(text(_LEFT - 6, y + 4, axis_percent(mark), "end dim"))
     places = [_LEFT + slot * (i + 0.5) for i in range(len(blocks))]
     bar = slot * 0.36
     for x, block in zip(places, blocks, strict=True):

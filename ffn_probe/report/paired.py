@@ -68,7 +68,7 @@ def _made(run: Run) -> tuple[tuple[str, str, str], ...]:
     ]
     if run.manifest.command:
         rows.append(("command", run.manifest.command, ""))
-    return tuple(rows)
+    return tuple(row for row in rows if row[1] or row[2])
 
 
 def _said(value: Any) -> str:

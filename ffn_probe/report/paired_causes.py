@@ -5,6 +5,7 @@ import math
 from ffn_probe.attribution.attribution import (
     BlockAttribution,
     Factorial,
+    Hypothesis,
     Interval,
     Region,
 )
@@ -49,7 +50,7 @@ _ROWS = 40  # hypotheses in the table
 
 _CAUSE_HEAD = "part, share, 95 % interval, error energy"
 _SPLIT_HEAD = "layer, block, part, share, 95 % interval, error energy"
-_THEORY_HEAD = "verdict, layer, what, expected, observed, unit, tolerance, in words, source"
+_THEORY_HEAD = "verdict, layer, what, expected, observed, unit, tolerance, source"
 _REGION_HEAD = "region, from, to, share of the error, share of the gate"
 _EFFECT_HEAD = "effect, value, 95 % interval, share of the total"
 _HYPOTHESIS_HEAD = (
@@ -87,7 +88,7 @@ def _causes_of(block: BlockAttribution) -> Chart:
     title = f"Shares of the parts of {where(block)}"
     svg = spans_svg(rows, title=title, unit="share of the block's own error",
                     hollow=not block.separable)  # fmt: skip
-    return Chart(svg, where(block), _cause_table(block))
+    return Chart(svg, where(block), (_cause_table(block),))
 
 
 def _cause_table(block: BlockAttribution) -> Numbers:
@@ -160,7 +161,7 @@ def _regions_of(story: Story, block: BlockAttribution) -> Chart:
         svg = spans_svg(
             rows, title=f"Error by region in {where(block)}", unit="share of the error"
         )
-    return Chart(svg, where(block), _region_table(block))
+    return Chart(svg, where(block), (_region_table(block),))
 
 
 def _region_table(block: BlockAttribution) -> Numbers:
@@ -194,7 +195,7 @@ def theory(story: Story) -> Section | None:
     ranked = sorted(found, key=lambda pair: pair[1].verdict != "unexplained")
     rows = [
         (marked(t.verdict), str(b.layer), t.name, number(t.expected), number(t.observed),
-         t.unit, number(t.tolerance), t.sentence, t.source)
+         t.unit, number(t.tolerance), t.source)
         for b, t in ranked
     ]  # fmt: skip
     lost = sum(t.verdict == "unexplained" for _, t in found)
@@ -214,8 +215,8 @@ def factorial(story: Story) -> Section | None:
     found = story.attribution.factorial
     if not found:
         return None
-    return Section("Two factors", (_FACTORIAL,), tuple(_effects(f) for f in found),
-                   tuple(_cells(f) for f in found), small=True)  # fmt: skip
+    told = (f"{f.metric}: {f.sentence}" for f in found if f.sentence)
+    return Section("Two factors", (_FACTORIAL, *told), tuple(map(_effects, found)), small=True)
 
 
 def _effects(found: Factorial) -> Chart:
@@ -235,9 +236,13 @@ def _effects(found: Factorial) -> Chart:
         for name, v in rows
     ]
     right = ("value", "95 % interval", "share of the total")
-    word = "" if found.separable else " Not separable."
-    return Chart(svg, f"{found.metric} ({found.unit}): {found.sentence}{word}",
-                 Numbers.of(_EFFECT_HEAD, table, right=right))  # fmt: skip
+    word = "" if found.separable else ": not separable"
+    effects = Numbers.of(_EFFECT_HEAD, table, right=right)
+    return Chart(svg, unit + word, (effects, _cells(found)))
+
+
+def _part(value: float, whole: float) -> str:
+    return percent(value / whole) if whole else "-"
 
 
 def _cells(found: Factorial) -> Numbers:
@@ -268,16 +273,21 @@ def hypotheses(story: Story) -> Section | None:
     reached = [h for h in ranked if h.reached]
     text = (
         _HYPOTHESES,
-        *(
-            f"{h.sentence} Change: `{h.fix}`." if h.fix else h.sentence
-            for h in reached[:_PICTURES]
-        ),
+        *map(_fits, reached[:_PICTURES]),
         "" if reached else f"None of {len(found)} hypotheses reaches the floor.",
     )
     more = len(ranked) - _ROWS
     caption = f"The best {_ROWS}; {more} more fit worse." if more > 0 else ""
     table = Numbers.of(_HYPOTHESIS_HEAD, rows, right=right, caption=caption)
     return Section("Which bug it is", text, numbers=(table,))
+
+
+def _fits(found: Hypothesis) -> str:
+    """Return a hypothesis that fits in words, with its layer and the line to change."""
+    layer = f"Layer {found.layer}"
+    start = "" if found.sentence.startswith(layer) else f"{layer}: "
+    fix = f" Fix: `{found.fix}`." if found.fix and found.fix not in found.sentence else ""
+    return f"{start}{found.sentence}{fix}"
 
 
 def _left(level: float) -> float:

@@ -3,7 +3,7 @@
 from ffn_probe.report.markdown import code, escape, table
 from ffn_probe.report.paired import Story
 from ffn_probe.report.paired_sections import sections
-from ffn_probe.report.paired_words import marked
+from ffn_probe.report.paired_words import marked, sentences
 from ffn_probe.report.section import Numbers, Section
 
 _ROWS = 20
@@ -14,7 +14,7 @@ def to_markdown(story: Story) -> str:
     told = story.attribution
     parts = [
         f"## Why did it drift? {marked(told.status)}",
-        escape(told.verdict),
+        *map(escape, sentences(told.verdict)),
         f"Reference {code(told.reference)}, candidate {code(told.candidate)}; same inputs.",
         "\n".join(f"- {escape(note)}" for note in told.notes),
         *(part for section in sections(story) for part in _section(section)),
@@ -25,8 +25,8 @@ def to_markdown(story: Story) -> str:
 def _section(section: Section) -> list[str]:
     parts = [f"### {escape(section.title)}", *map(escape, section.text)]
     for chart in section.charts:
-        if chart.numbers is not None:
-            parts += [f"**{escape(chart.caption)}**", _numbers(chart.numbers)]
+        if chart.numbers:
+            parts += [f"**{escape(chart.caption)}**", *map(_numbers, chart.numbers)]
     return [*parts, *(_numbers(numbers) for numbers in section.numbers)]
 
 

@@ -5,7 +5,7 @@ from html import escape
 from ffn_probe.report.document import document, prose, table, written_by
 from ffn_probe.report.paired import Story
 from ffn_probe.report.paired_sections import sections
-from ffn_probe.report.paired_words import MARKS, marked
+from ffn_probe.report.paired_words import MARKS, marked, sentences
 from ffn_probe.report.section import Chart, Numbers, Section
 from ffn_probe.report.words import shortened
 
@@ -40,7 +40,8 @@ def _header(story: Story) -> str:
         f'<p>Reference <span class="a">{escape(shortened(told.reference))}</span>, candidate '
         f'<span class="b">{escape(shortened(told.candidate))}</span>; same inputs.</p>'
         f'<div class="banner {kind}"><b class="{kind}">{sign} {escape(told.status.upper())}</b>'
-        f"{prose(told.verdict)}</div>"
+        + "".join(f"<p>{prose(words)}</p>" for words in sentences(told.verdict))
+        + "</div>"
     )
 
 
@@ -60,7 +61,7 @@ def _section(section: Section) -> str:
 
 def _chart(chart: Chart, *, small: bool) -> str:
     picture = chart.svg if small else f'<div class="wide">{chart.svg}</div>'
-    numbers = "" if chart.numbers is None else _numbers(chart.numbers)
+    numbers = "".join(_numbers(numbers) for numbers in chart.numbers)
     caption = escape(shortened(chart.caption))
     return f"<figure><figcaption>{caption}</figcaption>{picture}{numbers}</figure>"
 

@@ -10,6 +10,7 @@ from ffn_probe.report.paired_words import (
     MARKS,
     between,
     decibels,
+    in_short,
     marked,
     named,
     percent,
@@ -20,6 +21,7 @@ from ffn_probe.report.section import Chart, Numbers, Section
 from ffn_probe.report.words import number
 
 _PICTURES = 6
+_REASONS = 3
 
 _OUTPUT_HEAD = "measure, value, 95 % interval, floor, unit, in words"
 _BLOCK_HEAD = (
@@ -87,17 +89,19 @@ def depth(story: Story) -> Section | None:
     if not blocks:
         return Section("Block by block", ("No block was paired.",))
     caption = "SQNR at the output of every block. What is equal lies on the lowest line."
-    chart = Chart(depth_svg(blocks), caption, _block_table(blocks))
+    chart = Chart(depth_svg(blocks), caption, (_block_table(blocks),))
     return Section("Block by block", (_DEPTH, _unpaired(blocks)), (chart,), (_shares(blocks),))
 
 
 def _unpaired(blocks: Sequence[BlockAttribution]) -> str:
-    lost = sum(block.status == "unpaired" for block in blocks)
+    lost = [block for block in blocks if block.status == "unpaired"]
     if not lost:
         return ""
+    reasons = list(dict.fromkeys(block.reason for block in lost if block.reason))
     return (
-        f"{lost} of {len(blocks)} blocks cannot be compared value by value (marked ?): they "
-        "are compared by their distributions and by CKA."
+        f"{len(lost)} of {len(blocks)} blocks cannot be compared value by value (marked ?): "
+        "they are compared by their distributions and by CKA. "
+        f"Why: {'; '.join(reasons[:_REASONS]) or 'not said'}."
     )
 
 
@@ -123,7 +127,7 @@ def _shares(blocks: Sequence[BlockAttribution]) -> Numbers:
     rows = [
         (str(b.layer), named(b.block),
          "the same" if b.candidate == b.block else named(b.candidate),
-         *_share(b.local), *_share(b.inherited), *_share(b.cross), b.reason)
+         *_share(b.local), *_share(b.inherited), *_share(b.cross), in_short(b.reason))
         for b in blocks
     ]  # fmt: skip
     right = set(_SHARE_HEAD.split(", ")) - {"block", "candidate", "remark"}
@@ -141,7 +145,7 @@ def stages(story: Story) -> Section | None:
     told = [b for b in worst(story.attribution, _PICTURES) if b.stages]
     if not told:
         return None
-    charts = tuple(Chart(stages_svg(b), where(b), _stage_table(b.stages)) for b in told)
+    charts = tuple(Chart(stages_svg(b), where(b), (_stage_table(b.stages),)) for b in told)
     return Section("Stage by stage", (_STAGES,), charts, small=True)
 
 
@@ -169,7 +173,8 @@ def patches(story: Story) -> Section | None:
     ]
     right = ("layer", "removed", "removed 95 %", "created", "created 95 %")
     caption = "Share of the final error that each block moves"
-    chart = Chart(patches_svg(told), caption, Numbers.of(_PATCH_HEAD, rows, right=right))
+    table = Numbers.of(_PATCH_HEAD, rows, right=right)
+    chart = Chart(patches_svg(told), caption, (table,))
     return Section("One block exchanged", (_PATCHES,), (chart,))
 
 

@@ -1,6 +1,7 @@
 """Numbers of an attribution as the reports and the terminal write them."""
 
 import math
+import re
 from collections.abc import Mapping
 
 from ffn_probe.attribution.attribution import Attribution, BlockAttribution, Interval
@@ -14,6 +15,7 @@ MARKS: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 """A status -> its sign and the class of its colour."""
 
+_REASON = 48  # characters of a reason in a table
 _NAME = 40  # characters of a block's name in a table
 
 TELLING = ("local", "mixed")
@@ -56,6 +58,30 @@ def between(interval: Interval, *, share: bool = True) -> str:
         return "-"
     write = percent if share else number
     return f"{write(interval.low)} to {write(interval.high)}"
+
+
+def axis_percent(value: float) -> str:
+    """Return a share as a label of an axis.
+
+    >>> axis_percent(0.5), axis_percent(1.0)
+    ('50 %', '100 %')
+    """
+    return f"{100 * value:.0f} %".replace("-", MINUS)
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a verdict.
+
+    >>> sentences("Layer 1, stage norm: 33.3 dB (floor 120 dB). Theory expects it.")
+    ['Layer 1, stage norm: 33.3 dB (floor 120 dB).', 'Theory expects it.']
+    """
+    return [words for words in re.split(r"(?<=\.) (?=[A-Z0-9])", text.strip()) if words]
+
+
+def in_short(reason: str) -> str:
+    """Return what a table has room for of the reason why a block is not paired."""
+    first = reason.partition(":")[0]
+    return first if len(first) <= _REASON else first[: _REASON - 1] + "\u2026"
 
 
 def parted(name: str) -> str:

@@ -96,6 +96,15 @@ def _folder(
     return folder
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8; a file that exists is replaced, whole or not at all.
+
+    Raises:
+        FfnProbeError: the place cannot be written.
+    """
+    _write(path, _encoded(text))
+
+
 def safe_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame with a quote before text that a spreadsheet takes for a formula."""
 

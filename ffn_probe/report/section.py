@@ -36,7 +36,7 @@ class Chart:
 
     svg: str
     caption: str
-    numbers: Numbers | None = None
+    numbers: tuple[Numbers, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

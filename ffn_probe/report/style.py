@@ -19,6 +19,7 @@ code { font: 13px ui-monospace, Menlo, monospace }
 .banner, .note { background: var(--card); border-left: 6px solid var(--line);
   border-radius: 4px }
 .banner { padding: 12px 18px; margin: 16px 0; font-size: 16px }
+.banner p:first-of-type { display: inline; font-weight: 600 }
 .banner b { margin-right: 8px; white-space: nowrap }
 .note { padding: 4px 14px; margin: 6px 0; border-left: 4px solid var(--warn) }
 .counts { display: grid; grid-template-columns: repeat(auto-fill, minmax(136px, 1fr));
@@ -70,7 +71,8 @@ summary { cursor: pointer }
 def _words(which: int) -> str:
     rules = [f".{name} {{ color: {colors[which]} }}" for name, colors in WORDS.items()]
     rules += [
-        f".banner.{name} {{ border-color: {colors[which]}; color: var(--ink) }}"
+        f".banner.{name} {{ border-color: {colors[which]}; color: var(--ink);"
+        f" font-weight: 400 }}"
         for name, colors in WORDS.items()
         if name in {"PASS", "WARN", "FAIL", "a"}
     ]
