@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ffn_probe.discover.trace import Graph, Node
-from ffn_probe.swaps.gains import BIASES, stored_vectors
+from ffn_probe.swaps.gains import BIASES, vectors_of
 from ffn_probe.swaps.plan import KINDS, Plan, held_tensor
 from ffn_probe.swaps.readers import read_elsewhere
 from ffn_probe.swaps.stream import Stream
@@ -63,15 +63,16 @@ def _norm_mean(writer: Writer, model: nn.Module) -> str:
     """Say why the output of a norm has a mean; "" when it has none."""
     if writer.norm is None or writer.norm.kind != "layernorm":
         return f"{writer.path} is no LayerNorm: what it writes has a mean"
-    gain, bias = stored_vectors(model.get_submodule(writer.path), writer.node.shape[-1])
-    if gain is not None and not bool((gain == gain[0]).all()):
+    gain, bias = vectors_of(model.get_submodule(writer.path), writer.node.shape[-1])
+    if gain is not None and bool((gain != gain.flatten()[0]).any()):
         return (
             f"the norm {writer.path} writes into the stream, and its gain is not the same for "
             "every channel"
         )
     if bias is None:
         return ""
-    return "" if float(bias.double().mean().abs()) == 0.0 else f"{writer.path} has a bias"
+    mean = float(bias.detach().double().mean())
+    return "" if mean == 0.0 else f"{writer.path} has a bias"
 
 
 def _plan_other(plan: Plan, writer: Writer, model: nn.Module) -> None:

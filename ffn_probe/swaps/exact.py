@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ffn_probe.errors import SwapError, UnknownName
 from ffn_probe.swaps.agreement import gap_between, outputs_of
 from ffn_probe.swaps.exact_plan import planned
-from ffn_probe.swaps.gains import effective_gain, stored_vectors
+from ffn_probe.swaps.gains import effective_gain, vectors_of
 from ffn_probe.swaps.norms import FormNorm, stand_for
 from ffn_probe.swaps.plan import Plan, held_tensor
 from ffn_probe.swaps.stream import Reading
@@ -175,25 +175,22 @@ def _add_parameter(module: nn.Module, leaf: str, values: Tensor, undo: ExitStack
 
 
 def _new_norm(module: nn.Module, reading: Reading, plan: Plan) -> FormNorm:
-    gain, _ = stored_vectors(module, reading.passes[0][1].shape[-1])
+    gain, _ = vectors_of(module, reading.passes[0][1].shape[-1])
     name, weight = "weight", None
     if gain is not None:
-        name, owned = next(
-            (n, p) for n, p in module.named_parameters() if p.data_ptr() == gain.data_ptr()
-        )
-        weight = _stored_gain(owned, gain, reading, plan)
-    vectors = ((name.replace(".", "_"), weight), ("bias", None))
+        name = next(n for n, p in module.named_parameters() if p is gain).replace(".", "_")
+        weight = _stored_gain(gain, reading, plan)
+    vectors = ((name, weight), ("bias", None))
     return FormNorm(_FORMS[plan.target], reading.norm.eps or 0.0, vectors)
 
 
-def _stored_gain(
-    owned: nn.Parameter, gain: Tensor, reading: Reading, plan: Plan
-) -> nn.Parameter:
+def _stored_gain(gain: nn.Parameter, reading: Reading, plan: Plan) -> nn.Parameter:
     """Return the parameter of the new norm: the very one of the old where it means the same."""
     plus_one = _FORMS[plan.target].gain == "1+w"
     folded = reading.path in plan.folded.values()
-    if (reading.norm.gain == "1+w") == plus_one and owned.dim() == 1 and not folded:
-        return owned
-    values = torch.ones_like(gain) if folded else effective_gain(gain, reading)
+    if (reading.norm.gain == "1+w") == plus_one and gain.dim() == 1 and not folded:
+        return gain
+    effective = effective_gain(gain, reading)
+    values = torch.ones_like(effective) if folded else effective
     stored = values - 1 if plus_one else values
-    return nn.Parameter(stored.detach().clone(), requires_grad=owned.requires_grad)
+    return nn.Parameter(stored.clone(), requires_grad=gain.requires_grad)

@@ -18,10 +18,8 @@ def plan_vectors(
 
     A norm that is also read by something else, or whose matrices are, is a reason against it.
     """
-    gain, bias = stored_vectors(
-        model.get_submodule(reading.path), reading.passes[0][1].shape[-1]
-    )
-    beta = bias if bias is not None and bool(bias.any()) else None
+    gain, bias = vectors_of(model.get_submodule(reading.path), reading.passes[0][1].shape[-1])
+    beta = bias.detach().reshape(-1) if bias is not None and bool(bias.any()) else None
     if beta is None and not fold_gain:
         return
     found: list[Linear] = []
@@ -44,7 +42,7 @@ def plan_vectors(
 def _plan_bias(
     plan: Plan, linear: Linear, beta: Tensor, norm: str, nodes: set[Node], graph: Graph
 ) -> None:
-    delta = _through(linear, beta.detach().double())
+    delta = _through(linear, beta.double())
     if delta is None:
         plan.reasons.append(f"{linear.path} reads {norm} by a weight that is no single matrix")
     elif linear.bias:
@@ -110,17 +108,17 @@ def _only_reads(linear: Linear, nodes: set[Node], graph: Graph) -> bool:
     )
 
 
-def stored_vectors(module: nn.Module, width: int) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gain and the bias of a norm module as they are stored: [width] each."""
+def vectors_of(
+    module: nn.Module, width: int
+) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+    """Return the parameters of a norm module that hold its gain and its bias."""
     vectors = {n: p for n, p in module.named_parameters() if p.numel() == width}
     biases = [p for n, p in vectors.items() if n.rsplit(".", 1)[-1] in BIASES]
     gains = [p for n, p in vectors.items() if n.rsplit(".", 1)[-1] not in BIASES]
-    return (
-        gains[0].detach().reshape(-1) if gains else None,
-        biases[0].detach().reshape(-1) if biases else None,
-    )
+    return (gains[0] if gains else None), (biases[0] if biases else None)
 
 
 def effective_gain(gain: Tensor, reading: Reading) -> Tensor:
-    """Return by what a norm multiplies, from what it stores."""
-    return gain.detach() + 1 if reading.norm.gain == "1+w" else gain.detach()
+    """Return by what a norm multiplies, from what it stores: [width]."""
+    flat = gain.detach().reshape(-1)
+    return flat + 1 if reading.norm.gain == "1+w" else flat
