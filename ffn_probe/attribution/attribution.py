@@ -149,6 +149,7 @@ class BlockAttribution:
     regions: tuple[Region, ...] = ()
     patched_back: Interval | None = None
     patched_in: Interval | None = None
+    patched_parts: tuple[Cause, ...] = ()  # final error that goes when one part is put back
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,8 @@ class Attribution:
 
     `status` is "indistinguishable" (nothing above the floor), "expected" (theory tells it),
     "bug" (a hypothesis reaches the floor), "drift" (told apart, no claim whether it should
-    be) or "unexplained".
+    be) or "unexplained". `patched_all` is the share of the final error that goes away when
+    every block's output is the reference's: what is left is made outside the blocks.
     """
 
     reference: str
@@ -221,6 +223,7 @@ class Attribution:
     hypotheses: tuple[Hypothesis, ...] = ()
     first_bad: tuple[int, str, str] | None = None  # layer, block, stage
     notes: tuple[str, ...] = field(default=())
+    patched_all: Interval | None = None
 
     def table(self) -> pd.DataFrame:
         """Return one row a block, without what is nested deeper."""

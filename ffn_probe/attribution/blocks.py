@@ -15,7 +15,7 @@ from ffn_probe.attribution.expectations import theory_of
 from ffn_probe.attribution.floors import above, sqnr_db, status
 from ffn_probe.attribution.pair_tables import PairTables
 from ffn_probe.attribution.regions import regions
-from ffn_probe.attribution.shares import causes, norm_split, patched
+from ffn_probe.attribution.shares import causes, norm_split, patches
 from ffn_probe.attribution.site_pair import SitePair
 
 MOSTLY = 0.9
@@ -30,7 +30,7 @@ def block_of(tables: PairTables, layer: int, block: str) -> BlockAttribution:
     end = tables.site(block, "out", "end")
     reason = reason or (end.reason if end else "its output was not compared")
     channels = tables.channels(block, "out", "end")
-    removed, made = patched(tables, block)
+    patch = patches(tables, block)
     shared = causes(tables, block)
     local, inherited = (tables.site(block, "out", view) for view in ("local", "inherited"))
     levels = (_level(end), _level(local), _inherited_db(end, inherited))
@@ -52,7 +52,7 @@ def block_of(tables: PairTables, layer: int, block: str) -> BlockAttribution:
         causes=shared.causes, interaction=shared.interaction, separable=shared.separable,
         theory=theory_of(tables, block), norm_split=norm_split(tables, block),
         regions=regions(frame[frame["block"] == block]),
-        patched_back=removed, patched_in=made,
+        patched_back=patch.back, patched_in=patch.into, patched_parts=patch.parts,
     )  # fmt: skip
 
 

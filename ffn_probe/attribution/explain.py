@@ -19,7 +19,7 @@ from ffn_probe.attribution.factorial import CELLS, factorial
 from ffn_probe.attribution.floors import DRIFT, above
 from ffn_probe.attribution.output_drift import output_drift
 from ffn_probe.attribution.pair_tables import PairedRun, PairTables
-from ffn_probe.attribution.shares import model_causes
+from ffn_probe.attribution.shares import model_causes, patched_all
 from ffn_probe.attribution.story import Found, NotFinite, first_stage, told, verdict
 
 BUG = "bug"
@@ -42,12 +42,14 @@ def attribution_of(tables: PairTables) -> Attribution:
         causes=model_causes(tables),
         not_finite=_not_finite(tables),
         swap=tables.about.get("swap") or {},
+        patched_all=patched_all(tables),
     )
     status = _status(found)
     reference, candidate = tables.names
     return Attribution(
         reference, candidate, status, verdict(found, status), found.output, found.blocks,
         found.factorial, found.hypotheses, _first_bad(found, status), _notes(tables, found),
+        found.patched_all,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def factorial(
         for name, weights in _CONTRASTS.items()
     }
     total, interaction = found["total"], found["interaction"]
-    separable = not abs(interaction.value) > NOT_SEPARABLE * abs(total.value)
+    separable = _separable(interaction, total)
     main = (found["first"], found["second"])
     v00, v10, v01, v11 = (ratio(row, terms).value for row in table)
     return Factorial(
@@ -119,33 +119,41 @@ def _sentence(
             f"{factors[0]} {_amount(main[0], unit)}, {factors[1]} {_amount(main[1], unit)}, "
             f"interaction {_amount(interaction, unit)}: too few folds to tell them from noise."
         )
+    whole = math.nan
+    if total.excludes_zero and _separable(interaction, total):
+        whole = total.value
     told = [
-        _told(name, effect, total, unit) for name, effect in zip(factors, main, strict=True)
+        _told(name, effect, whole, unit) for name, effect in zip(factors, main, strict=True)
     ]
     return f"{'; '.join(told)}; {_joint(factors, interaction, total, unit)}."
 
 
-def _told(name: str, effect: Interval, total: Interval, unit: str) -> str:
+def _separable(interaction: Interval, total: Interval) -> bool:
+    return not abs(interaction.value) > NOT_SEPARABLE * abs(total.value)
+
+
+def _told(name: str, effect: Interval, total: float, unit: str) -> str:
     said = f"{name} {_amount(effect, unit)}"
     if not effect.excludes_zero:
         return f"{said} cannot be told from zero by these folds"
-    share = effect.value / total.value if total.value else math.nan
-    return f"{said} ({100 * share:.3g} % of the total)" if total.excludes_zero else said
+    return said if math.isnan(total) else f"{said} ({100 * effect.value / total:.3g} % of both)"
 
 
 def _joint(factors: Sequence[str], interaction: Interval, total: Interval, unit: str) -> str:
     said = f"interaction {_amount(interaction, unit)}"
-    large = abs(interaction.value) > NOT_SEPARABLE * abs(total.value)
+    large = not _separable(interaction, total)
     if not interaction.excludes_zero and interaction.low < interaction.high:
         tail = ", and could be over 20 %" if large else ""
         return f"{said} cannot be told from zero{tail}"
+    share = abs(interaction.value / total.value) if total.value else math.inf
     if large:
-        share = abs(interaction.value / total.value) if total.value else math.inf
         return (
             f"{said} is {100 * share:.0f} % of the total: not separable, report "
             f"{factors[0]} and {factors[1]} as a pair"
         )
-    return f"{said} is small: the two add"
+    if not interaction.value:
+        return f"{said}: the two add"
+    return f"{said} is {100 * share:.2g} % of the total: the two nearly add"
 
 
 def _amount(effect: Interval, unit: str) -> str:

@@ -8,8 +8,6 @@ import numpy as np
 from ffn_probe.attribution.attribution import PLAYERS, Cause, Interval
 from ffn_probe.attribution.bootstrap import ratio
 from ffn_probe.attribution.factorial import NOT_SEPARABLE
-from ffn_probe.attribution.floors import DRIFT
-from ffn_probe.attribution.output_drift import output_drift
 from ffn_probe.attribution.pair_tables import Effect, PairTables
 
 NORM_PARTS: tuple[str, ...] = ("scale", "mean_leakage", "bias_loss", "gain_change")
@@ -78,28 +76,53 @@ def norm_split(tables: PairTables, block: str) -> tuple[Cause, ...]:
     )
 
 
-def patched(tables: PairTables, block: str) -> tuple[Interval | None, Interval | None]:
-    """Return the shares of the model's final error that a block's patch removes and makes.
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Shares of the model's final error; None where a patch was not made.
 
-    The error at the output is the energy of the candidate's less the reference's, on the
-    batches that were patched; where the output has no such error, the KL. None when the output
-    does not drift.
+    `back` goes away when the reference's block is put back, `into` appears when the candidate's
+    is put into the reference, `parts` go when one part of the block is put back.
     """
-    effects = tables.effects("patch", block)
-    whole = tables.effects("patch").get("none") or tables.effects("output").get("candidate", {})
+
+    back: Interval | None = None
+    into: Interval | None = None
+    parts: tuple[Cause, ...] = ()
+
+
+def patches(tables: PairTables, block: str) -> Patches:
+    """Return what the patches of one block did to the final error.
+
+    The error at the output is the energy of the candidate's less the reference's; where the
+    output has no such error, the KL.
+    """
+    metric, whole = _final(tables)
+    if whole is None:
+        return Patches()
+    effects = {p: m[metric] for p, m in tables.effects("patch", block).items() if metric in m}
+    parts = [
+        Cause(name, _removed(effect, whole), effect.total)
+        for part, effect in effects.items()
+        if (name := part.removeprefix("back:")) in PLAYERS
+    ]
+    return Patches(
+        _removed(effects["back"], whole) if "back" in effects else None,
+        _made(effects["in"], whole) if "in" in effects else None,
+        tuple(sorted(parts, key=lambda cause: -cause.share.value)),
+    )
+
+
+def patched_all(tables: PairTables) -> Interval | None:
+    """Return the share of the final error that goes when all blocks are the reference's."""
+    metric, whole = _final(tables)
+    effect = tables.effects("patch").get("back_all", {}).get(metric)
+    return None if whole is None or effect is None else _removed(effect, whole)
+
+
+def _final(tables: PairTables) -> tuple[str, Effect | None]:
+    """Return the metric of the final error, and the error; None when there is none."""
+    whole = tables.effects("output").get("candidate", {})
     metric = next((m for m in (_METRIC, "kl") if m in whole), "")
-    if not metric or not whole[metric].total > 0 or not _output_differs(tables):
-        return None, None
-    back = effects.get("back", {}).get(metric)
-    into = effects.get("in", {}).get(metric)
-    removed = None if back is None else _removed(back, whole[metric])
-    return removed, None if into is None else _made(into, whole[metric])
-
-
-def _output_differs(tables: PairTables) -> bool:
-    """Return whether the final error is above its floor: a share of noise says nothing."""
-    output = output_drift(tables)
-    return output is None or output.status == DRIFT
+    return metric, whole[metric] if metric and whole[metric].total > 0 else None
 
 
 def _removed(patch: Effect, whole: Effect) -> Interval:

@@ -12,12 +12,16 @@ from ffn_probe.attribution.attribution import (
     BlockAttribution,
     Factorial,
     Hypothesis,
+    Interval,
     Output,
     Theory,
     stage_of,
 )
 from ffn_probe.attribution.floors import DRIFT, above
 from ffn_probe.attribution.shares import Causes
+
+ELSEWHERE = 0.1
+"""Above this share of the final error what is made outside the blocks is said."""
 
 _MOST_NAMES = 5
 _PARTS: Mapping[str, str] = {
@@ -49,6 +53,7 @@ class Found:
     causes: Causes = field(default_factory=Causes)
     not_finite: NotFinite | None = None
     swap: Mapping[str, Any] | None = None
+    patched_all: Interval | None = None
 
     @property
     def own(self) -> tuple[BlockAttribution, ...]:
@@ -65,7 +70,7 @@ def verdict(found: Found, status: str) -> str:
     else:
         sentences = [
             *_where(found), *_inherited(found), *_who(found), *_theory(found, status),
-            *_hypotheses(found), *_unpaired(found),
+            *_elsewhere(found), *_hypotheses(found), *_unpaired(found),
         ]  # fmt: skip
         if not found.own:
             sentences += _at_output(found)
@@ -113,7 +118,8 @@ def _where(found: Found) -> Iterator[str]:
     first = own[0]
     where = _level_of(first)
     if len(own) == 1:
-        rest = "every other block is within its floor" if len(paired) > 1 else ""
+        rest = "the own error of every other block is within its floor"
+        rest = rest if len(paired) > 1 else ""
         yield f"Layer {first.layer}, {where}{'; ' + rest if rest else ''}."
     else:
         yield (
@@ -144,18 +150,24 @@ def told(hypothesis: Hypothesis) -> bool:
 
 def _from_outside(paired: Sequence[BlockAttribution], output: Output | None) -> Iterator[str]:
     given = [b for b in paired if b.status == "inherited"]
-    if given:
-        first = given[0]
-        yield (
-            f"No block adds error of its own: the drift ({_db(first.end_db)} at layer "
-            f"{first.layer}, floor {_db(first.floor_db)}) comes in through the residual "
-            "stream, from attention or embeddings, or adds up from parts within the floor."
-        )
-    elif output is not None:
-        yield (
-            "No block is above its floor, yet the output drifts: the cause lies behind the "
-            "last block (final norm or head)."
-        )
+    if not given:
+        if output is not None:
+            yield (
+                "No block is above its floor, yet the output drifts: the cause lies behind the "
+                "last block (final norm or head)."
+            )
+        return
+    first = given[0]
+    before = [b for b in paired if b.layer < first.layer]
+    where = f"between layers {before[-1].layer} and {first.layer}" if before else (
+        f"before layer {first.layer}")  # fmt: skip
+    source = "attention" if before else "embeddings or attention"
+    adding = any(b.local_db < math.inf for b in before)
+    tail = ", or what adds up from errors within the floor" if adding else ""
+    yield (
+        f"No feed-forward block adds error of its own: the drift comes in {where} "
+        f"({_db(first.end_db)} there, floor {_db(first.floor_db)}): {source}{tail}."
+    )
 
 
 def _inherited(found: Found) -> Iterator[str]:
@@ -165,22 +177,33 @@ def _inherited(found: Found) -> Iterator[str]:
 
 
 def _who(found: Found) -> Iterator[str]:
-    combined = next((f for f in found.factorial if f.metric == "error"), None)
+    """Yield the shares of the factors of a 2 x 2, else of the parts of the blocks."""
+    known = {f.metric: f for f in found.factorial}
+    combined = next((known[m] for m in ("kl", "error", "loss") if m in known), None)
     if combined is not None:
-        yield f"2 x 2: {combined.sentence}"
+        yield f"2 x 2 at the output ({combined.metric}): {combined.sentence}"
         return
-    causes = found.causes.causes
-    if not causes:
+    shared = found.causes
+    if not shared.causes:
         return
-    if not found.causes.separable:
+    if not shared.separable:
         yield (
-            f"The parts are not separable: {100 * abs(found.causes.interaction):.0f} % of the "
-            "blocks' own error is their interaction."
+            "The parts are not separable: changed one at a time they make "
+            f"{100 * (1 - shared.interaction):.0f} % of what they make together."
         )
         return
-    major = [c for c in causes if c.share.value >= 0.005][:3]
-    named = [f"{_percent(c.share.value)} {_PARTS.get(c.part, c.part)}" for c in major]
+    major = [c for c in shared.causes if c.share.value >= 0.005][:3]
+    named = [f"{_PARTS.get(c.part, c.part)} makes {_percent(c.share.value)}" for c in major]
     yield f"Of the blocks' own error {_and(named)}."
+
+
+def _elsewhere(found: Found) -> Iterator[str]:
+    removed = found.patched_all
+    if found.own and removed is not None and removed.value < 1 - ELSEWHERE:
+        yield (
+            f"With every block put back {_percent(1 - removed.value)} of the final error "
+            "stays: it is made outside the feed-forward blocks."
+        )
 
 
 def _theory(found: Found, status: str) -> Iterator[str]:
@@ -210,9 +233,10 @@ def _hypotheses(found: Found) -> Iterator[str]:
         return
     for h in reached[:3]:
         variant = f" ({h.variant})" if h.variant and h.variant not in h.name else ""
+        after = "it is exact" if h.after_db == math.inf else f"{_db(h.after_db)} are left"
         yield (
-            f"Layer {h.layer} matches {h.name}{variant}: {_db(h.predicted_db)} expected, "
-            f"{_db(h.measured_db)} measured, {_db(h.after_db)} with the fix: {h.fix}."
+            f"Layer {h.layer} matches '{h.name}'{variant}: {_db(h.predicted_db)} expected, "
+            f"{_db(h.measured_db)} measured; replayed with the fix {after}. Fix: {h.fix}."
         )
     if len(reached) > 3:
         yield f"{len(reached) - 3} more fit."
