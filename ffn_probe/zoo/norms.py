@@ -56,8 +56,11 @@ def rmsnorm_fp32(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: flo
 
 
 def rmsnorm_1p(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return RMSNorm with the gain 1 + w, in float32 (Gemma)."""
-    return rmsnorm_fp32(x, None if weight is None else 1.0 + weight.float(), bias, eps)
+    """Return RMSNorm with the gain 1 + w, in float32 at least (Gemma)."""
+    if weight is not None:
+        half = weight.dtype in {torch.float16, torch.bfloat16}
+        weight = 1.0 + (weight.float() if half else weight)
+    return rmsnorm_fp32(x, weight, bias, eps)
 
 
 def rmsnorm_native(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
