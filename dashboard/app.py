@@ -18,9 +18,11 @@ from dashboard.pages.compare import compared
 from dashboard.pages.run import run
 from dashboard.pages.runs import runs
 from dashboard.pages.site import site
+from ffn_probe.compare import Drift
 from ffn_probe.errors import FfnProbeError
-from ffn_probe.report import FORMATS
+from ffn_probe.report import FORMATS, report_text
 from ffn_probe.report.style import STYLE
+from ffn_probe.runs import Run
 
 ROUTES: Mapping[str, Callable[[Library, Query], Page]] = {
     "/": runs,
@@ -137,18 +139,23 @@ def _connect(app: Dash, library: Library) -> None:
 
 
 def _serve_reports(app: Dash, library: Library) -> None:
-    def export(suffix: str) -> Response:
+    def drift() -> Drift:
+        return library.drift(request.args.get("a", ""), request.args.get("b", ""))
+
+    def paired() -> Run:
+        return library.run(request.args.get("run", ""))
+
+    def export(noun: str, suffix: str) -> Response:
         if suffix not in FORMATS:
             abort(404)
         try:
             with _ONE_AT_A_TIME:
-                drift = library.drift(request.args.get("a", ""), request.args.get("b", ""))
-                text = FORMATS[suffix](drift)
+                text = report_text(drift() if noun == "drift" else paired(), suffix)
         except FfnProbeError as error:
             return Response(str(error), status=404, mimetype="text/plain")
         return Response(text.encode("utf-8", "replace"), mimetype=_MIME[suffix])
 
-    app.server.add_url_rule("/report/drift<suffix>", view_func=export)
+    app.server.add_url_rule("/report/<any(drift, attribution):noun><suffix>", view_func=export)
 
 
 def _guard(app: Dash, *, remote: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from plotly.graph_objects import Figure
 
+from ffn_probe.attribution import Attribution
 from ffn_probe.compare import Drift, compare
 from ffn_probe.errors import FfnProbeError, UnknownName
 from ffn_probe.figures.heatmap import measure_heatmap
@@ -76,6 +77,16 @@ class Library:
         one, other = self._path(a), self._path(b)
         return _compared(one, _stamp(one), other, _stamp(other))
 
+    def attribution(self, id_: str) -> Attribution:
+        """Return what made the candidate of a paired run drift.
+
+        Raises:
+            UnknownName: the folder has no such run.
+            FfnProbeError: the run cannot be read, or is of another kind.
+        """
+        path = self._path(id_)
+        return _explained(path, _stamp(path))
+
     def measured(self, id_: str, measure: str) -> Figure:
         """Return the heatmap of a measure.
 
@@ -108,6 +119,11 @@ class Library:
         if id_ not in known:
             raise UnknownName.of("run", id_, known)
         return known[id_]
+
+
+def is_paired(run: Run) -> bool:
+    """Return whether a run is of two models on the same inputs."""
+    return run.manifest.kind == "paired"
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -150,6 +166,11 @@ def _opened(path: Path, _stamp: int) -> Run:
 @lru_cache(maxsize=8)
 def _compared(a: Path, stamp_a: int, b: Path, stamp_b: int) -> Drift:
     return compare(_opened(a, stamp_a), _opened(b, stamp_b))
+
+
+@lru_cache(maxsize=16)
+def _explained(path: Path, stamp: int) -> Attribution:
+    return _opened(path, stamp).explain()
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
-"""Train the four sample models and record them: `python -m sample_runs.make`.
+"""Train the four sample models, record and replay them: `python -m sample_runs.make`.
 
-Rebuilds everything under `sample_runs/` that is not code: the weights, the training losses
-and the runs. `--step train` or `--step record` does one half of it. Takes about twenty minutes
+Rebuilds everything under `sample_runs/` that is not code: the weights, the training losses,
+the runs and the paired runs. `--step train`, `record` or `replay` does one part of it. Takes about twenty minutes
 on two cores. Runs are bit-identical on one machine and Python; another Python carries other
 sources.
 """
@@ -32,6 +32,12 @@ from sample_runs.tiny_lm import (
 )
 
 HERE = Path(__file__).parent
+PAIRS = {
+    "swap-naive": ("ln-gelu", None, "norm=rmsnorm,activation=silu"),
+    "swap-exact": ("ln-gelu", None, "norm=rmsnorm,norms=all,how=exact"),
+    "trained-apart": ("ln-gelu", "rms-swiglu", None),
+}
+"""Name -> reference, candidate (None: the swapped reference), swap."""
 STEPS = 2400
 SEQUENCES = 16
 PEAK = 3e-3
@@ -44,17 +50,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--step",
-        choices=["all", "train", "record"],
+        choices=["all", "train", "record", "replay"],
         default="all",
-        help="train: weights and losses; record: runs of the stored weights (half a minute)",
+        help="train: weights and losses; record: runs of the stored weights (half a minute); "
+        "replay: paired runs of them (two minutes)",
     )
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     arguments = parser.parse_args()
-    if arguments.step != "record":
+    if arguments.step in {"all", "train"}:
         train_all(arguments.steps)
-    if arguments.step != "train":
+    if arguments.step in {"all", "record"}:
         for name in VARIANTS:
             record(name)
+    if arguments.step in {"all", "replay"}:
+        for name in PAIRS:
+            pair(name)
     print(learned((HERE / "training.json").read_text()))
 
 
@@ -140,6 +150,27 @@ def record(name: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     ffn_probe.record(load(name), held_back(), to=target, window=16, tags={"sample": name})
     print(f"recorded {target}")
+
+
+def pair(name: str) -> None:
+    """Replay one of PAIRS and store the paired run, replacing the old one."""
+    import ffn_probe
+
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)
+    reference, candidate, wanted = PAIRS[name]
+    target = HERE / name
+    shutil.rmtree(target, ignore_errors=True)
+    run = ffn_probe.replay(
+        load(reference),
+        None if candidate is None else load(candidate),
+        held_back(count=16),
+        to=target,
+        swap=None if wanted is None else ffn_probe.Swap.parse(wanted),
+        names=(reference, candidate or f"{reference}, {wanted}"),
+        tags={"sample": name},
+    )
+    print(f"replayed {target}: {run.explain().verdict}")
 
 
 def learned(facts: str) -> str:

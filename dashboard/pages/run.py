@@ -1,11 +1,13 @@
 """One run: how it was made, a measure over its layers and roles, a site of it."""
 
+import math
+
 from dash import dcc, html
 
 from dashboard.components.graph import graph
 from dashboard.components.page import Content, Page, Query, href, page
 from dashboard.components.table import table
-from dashboard.data import Library
+from dashboard.data import Library, is_paired
 from ffn_probe.anatomy import ROLE_TEXT
 from ffn_probe.figures.overlay import overlay
 from ffn_probe.measures import MEASURES, measure
@@ -19,6 +21,8 @@ def run(library: Library, query: Query) -> Page:
     """Return the run `run`, its `measure` as a heatmap and, when given, its `site`."""
     name, chosen = query.get("run", ""), query.get("measure", _FIRST)
     found, entry = library.run(name), measure(chosen)
+    if is_paired(found):
+        return _paired(library, name, found)
     heatmap = library.measured(name, chosen)
     return page(
         name,
@@ -33,6 +37,36 @@ def run(library: Library, query: Query) -> Page:
         html.P("A cell leads to the distribution of its site, below.", className="dim"),
         *(_site(library, name, query["site"]) if query.get("site") else ()),
     )
+
+
+def _paired(library: Library, name: str, found: Run) -> Page:
+    """Return the story of a paired run in short, and the way to its report."""
+    told = library.attribution(name)
+    links: list[Content] = [
+        html.A(kind, href=href(f"/report/attribution.{kind}", run=name), className="button")
+        for kind in ("html", "md", "json")
+    ]
+    rows: list[list[Content]] = [
+        [str(b.layer), b.block, b.status, *(_db(v) for v in (b.local_db, b.end_db, b.floor_db))]
+        for b in told.blocks
+    ]
+    return page(
+        name,
+        [("Runs", href("/"))],
+        html.H1(name),
+        html.Div([html.B(told.status), told.verdict], className="banner"),
+        html.Div(["Report: ", *links], className="choice"),
+        *(html.Div(text, className="note") for text in (*found.problems, *told.notes)),
+        html.H2("Blocks"),
+        table(("layer", "block", "status", "own error", "end to end", "floor"), rows,
+              caption="SQNR at out, dB; more is closer.", right=(0, 3, 4, 5)),
+        html.H2("Settings"),
+        table(("", ""), _facts(found), wrap=True),
+    )  # fmt: skip
+
+
+def _db(value: float) -> str:
+    return "-" if math.isnan(value) else "equal" if math.isinf(value) else f"{value:.1f}"
 
 
 def _facts(found: Run) -> list[list[Content]]:

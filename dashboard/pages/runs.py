@@ -6,7 +6,7 @@ from dash import dcc, html
 
 from dashboard.components.page import Content, Page, Query, href, page
 from dashboard.components.table import table
-from dashboard.data import Entry, Library
+from dashboard.data import Entry, Library, is_paired
 from ffn_probe.report.words import shortened
 
 _HEAD = ("as A", "as B", "run", "state", "model", "norm", "activation", "dtype", "blocks",
@@ -19,7 +19,7 @@ def runs(library: Library, query: Query) -> Page:
     entries = library.entries()
     if not entries:
         return page("Runs", (), _nothing(library))
-    ids = {entry.id for entry in entries if entry.run}
+    ids = {entry.id for entry in entries if entry.run and not is_paired(entry.run)}
     chosen = {side: query.get(side, "") for side in "ab"}
     chosen = {side: name if name in ids else "" for side, name in chosen.items()}
     return page(
@@ -68,8 +68,12 @@ def _row(entry: Entry, chosen: dict[str, str]) -> list[Content]:
     name = f"{made.model.get('class', '')} {made.model.get('name', '')}".strip()
     notes = "; ".join(run.problems)
     state = html.Span(entry.state, className="" if run.closed else "WARN", title=notes)
+    pick: list[Content] = [_pick(entry.id, side, chosen) for side in "ab"]
+    if is_paired(run):
+        title = "two models on the same inputs; it is no side of a comparison"
+        pick = [html.Span("paired", className="dim", title=title), ""]
     return [
-        *(_pick(entry.id, side, chosen) for side in "ab"),
+        *pick,
         dcc.Link(entry.id, href=href("/run", run=entry.id)),
         state,
         name or "-",

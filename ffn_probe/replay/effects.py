@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffn_probe.runs.schema import FOLDS
+from ffn_probe.runs import FOLDS
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from ffn_probe.errors import ModelError
-from ffn_probe.runs.schema import FOLDS
+from ffn_probe.runs import FOLDS
 
 _NAMES = ("logits", "prediction_logits", "last_hidden_state", "pooler_output")
 _IGNORED = -100  # the label of a token that has none

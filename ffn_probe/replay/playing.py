@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ffn_probe.attribution.shapley import coalitions, shapley_values
 from ffn_probe.replay.parts import NormPart, Parts
-from ffn_probe.runs.schema import FOLDS
+from ffn_probe.runs import FOLDS
 from ffn_probe.swaps.weights import Matrix
 
 _FIELDS = {
@@ -106,8 +106,9 @@ def shares(
     found = {n: torch.zeros(FOLDS, dtype=torch.float64) for n in names}
     found |= {player: torch.as_tensor(value) for player, value in values.items()}
     found["total"] = energies[frozenset(moving)]
-    for player in moving:
-        found[f"alone:{player}"] = energies[frozenset({player})]
+    for player in names:
+        alone = frozenset({player} & set(moving))
+        found[f"alone:{player}"] = energies[alone]
     return found
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ffn_probe.runs.schema import FOLD_BITS, WHOLE
+from ffn_probe.runs import WHOLE
 from ffn_probe.sketches.bit_codes import bit_codes
 from ffn_probe.zoo.fingerprint import Match, apply_match
 
-_CODES = 1 << (9 + FOLD_BITS)
+_BITS = 3  # of the mantissa: eight steps an octave
+_CODES = 1 << (9 + _BITS)
 
 
 class ActivationError:
@@ -26,7 +27,7 @@ class ActivationError:
         finite = gate.isfinite() & seen_a.isfinite() & seen_b.isfinite()
         g, x, y = (t[finite].double() for t in (gate, seen_a, seen_b.to(gate.device)))
         formula = apply_match(self.b, g, None) - apply_match(self.a, g, None)
-        codes = bit_codes(g.float().cpu().numpy(), FOLD_BITS)
+        codes = bit_codes(g.float().cpu().numpy(), _BITS)
         self.counts += np.bincount(codes, minlength=_CODES)
         for held, apart in ((self.expected, formula), (self.error, y - x)):
             weights = apart.square().cpu().numpy()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffn_probe.runs.schema import FOLDS, WHOLE
+from ffn_probe.runs import FOLDS, WHOLE
 
 CKA_ROWS = 256
 """Rows of a batch that a CKA is taken of: its cost grows with the square."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ffn_probe.discover.calling import call_arguments
 from ffn_probe.probes.inputs import grids_of
-from ffn_probe.runs.schema import FOLDS
+from ffn_probe.runs import FOLDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""Reports: a drift as one offline file, or as a folder of tables. No torch, no network."""
+"""Reports: a drift or a paired run as one offline file or a folder. No torch, no network."""
 
-from ffn_probe.report.report import FORMATS, report
+from ffn_probe.report.report import FORMATS, report, report_text
 
-__all__ = ["FORMATS", "report"]
+__all__ = ["FORMATS", "report", "report_text"]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ffn_probe.attribution.attribution import Attribution
 from ffn_probe.compare import Drift
-from ffn_probe.errors import FfnProbeError
+from ffn_probe.errors import FfnProbeError, UnknownName
 from ffn_probe.report import paired_markdown, paired_page
 from ffn_probe.report.markdown import to_markdown
 from ffn_probe.report.page import to_html
@@ -62,6 +62,18 @@ def report(told: Told, *, to: str | os.PathLike[str]) -> Path:
         _write(path, _encoded(made[suffix]()))
         return path
     return _folder(path, name, made, tables())
+
+
+def report_text(told: Told, suffix: str) -> str:
+    """Return the report in one of the FORMATS as text.
+
+    Raises:
+        UnknownName: the suffix stands for no format.
+        FfnProbeError: the run is not a paired one.
+    """
+    if suffix not in FORMATS:
+        raise UnknownName.of("report format", suffix, FORMATS)
+    return _making(told)[0][suffix]()
 
 
 _Tables = Mapping[str, pd.DataFrame]

@@ -32,7 +32,22 @@ def test_the_runs_are_listed_with_what_they_are() -> None:
         B, "closed", made.model["class"], "rmsnorm", "silu glu", "float32", "4",
         str(made.steps), f"{made.tokens:,}", made.created[:16].replace("T", " "),
     ]  # fmt: skip
-    assert len(rows(page.content)) == 4
+    assert len(rows(page.content)) == 7
+
+
+def test_a_paired_run_is_no_side_of_a_comparison() -> None:
+    page = render(LIBRARY, "/", "?a=swap-naive")
+    assert text(page.content).count("choose one below") == 2
+    paired = [row for row in rows(page.content) if row[0] == "paired"]
+    assert [row[2] for row in paired] == ["swap-exact", "swap-naive", "trained-apart"]
+
+
+def test_a_paired_run_says_its_verdict_and_leads_to_its_report() -> None:
+    page, told = render(LIBRARY, "/run", "?run=swap-naive"), LIBRARY.attribution("swap-naive")
+    assert told.verdict in text(page.content)
+    assert [row[1] for row in rows(page.content)][:4] == [b.block for b in told.blocks]
+    hrefs = {a.href for a in of(page.content, "A")}
+    assert "/report/attribution.html?run=swap-naive" in hrefs
 
 
 def test_two_chosen_runs_lead_to_their_comparison() -> None:

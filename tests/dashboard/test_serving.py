@@ -141,6 +141,7 @@ def test_the_report_can_be_fetched_as_a_file(
 
 @pytest.mark.parametrize(
     "path", ["/report/drift.pdf?a=ln-gelu&b=ln-gelu", "/report/drift.md?a=../x&b=y",
+             "/report/attribution.md?run=ln-gelu",
              "/assets/../../pyproject.toml"],
 )  # fmt: skip
 def test_what_is_not_there_is_not_served(address: str, path: str) -> None:
@@ -174,3 +175,16 @@ def test_a_failure_no_one_foresaw_becomes_a_page(
     assert answer.status_code == 200
     assert "ValueError: of all things" in json.dumps(answer.json["sideUpdate"]["page"])
     assert "of all things" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "begins"), [("html", "<!doctype"), ("md", "#"), ("json", "{")]
+)
+def test_the_report_of_a_paired_run_can_be_fetched(
+    address: str, kind: str, begins: str
+) -> None:
+    url = f"{address}/report/attribution.{kind}?run=swap-naive"
+    with urlopen(url, timeout=60) as answer:
+        text = answer.read().decode()
+    assert text.startswith(begins)
+    assert "ln-gelu" in text

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ffn_probe.replay.sums import PairSums
-from ffn_probe.runs.schema import FOLDS
+from ffn_probe.runs import FOLDS
 
 
 def rows_of(sums: PairSums) -> dict[int, dict[str, float]]:
