@@ -66,7 +66,7 @@ def moved_from(node: Node) -> Node | None:
 
 def axis_before(node: Node, parent: Node, axis: int) -> int | None:
     """Return the axis of `parent` that became `axis` of `node` by a move; None: regrouped."""
-    if not parent.shape or not node.shape:
+    if not parent.shape or not node.shape or 0 in node.shape:
         return None
     if plain(node.op) in _SAME_AXIS:
         return axis

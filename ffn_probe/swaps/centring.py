@@ -54,7 +54,7 @@ def _means(writer: Writer, model: nn.Module) -> list[str]:
         values = held.detach().double()
         scale = float(values.square().mean().sqrt())
         mean = float(values.mean(axis).abs().max())
-        if mean > _CENTRED * torch.finfo(held.dtype).eps * scale:
+        if not mean <= _CENTRED * torch.finfo(held.dtype).eps * scale:
             found.append(f"{name} writes up to {mean:.1e} at an RMS of {scale:.1e}")
     return found
 

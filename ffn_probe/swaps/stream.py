@@ -110,8 +110,9 @@ def _walk_back(walk: _Walk, start: Node, axis: int) -> None:
             writer = Writer("other", node, node.module, reason=step.reason)
         if writer is not None:
             walk.writers[node] = writer
-        walk.edges.extend((node, parent) for parent, _ in step.parents)
-        stack.extend(step.parents)
+        parents = [(parent, at) for parent, at in step.parents if 0 not in parent.shape]
+        walk.edges.extend((node, parent) for parent, _ in parents)
+        stack.extend(parents)
 
 
 def _walk_on(walk: _Walk) -> None:
