@@ -100,7 +100,7 @@ def replay(  # noqa: PLR0913 - the options of a replay
         manifest = _manifest(work, blocks_b, names, swap, tags or {}, command)
         with RunWriter.create(to, manifest) as writer:
             every = chain(kept, stream)
-            work.run(writer, every, kept[: options.patch], swap, autopsy=autopsy)
+            work.run(writer, every, kept[: max(options.patch, 1)], swap, autopsy=autopsy)
     return Run.open(Path(to))
 
 
