@@ -18,7 +18,7 @@ from ffn_probe.attribution.regions import regions
 from ffn_probe.attribution.shares import causes, norm_split, patches
 from ffn_probe.attribution.site_pair import SitePair
 
-MOSTLY = 0.9
+MOSTLY = 0.99
 """Above this share of local (or inherited) energy a block's drift is called by it alone."""
 
 _STAGED = ("normed", "gate", "value", "gate_act", "hidden", "out")
@@ -82,9 +82,7 @@ def block_status(
         return "local"
     powers = [10 ** (-level / 10) for level in levels[1:]]
     share = powers[0] / sum(powers)
-    if share > MOSTLY:
-        return "local"
-    return "mixed" if share >= 1 - MOSTLY else "inherited"
+    return "local" if share > MOSTLY else "mixed"
 
 
 def _one_sided(site: SitePair) -> bool:

@@ -20,6 +20,7 @@ LEAST_FOLDS = 4
 
 RESAMPLES = 4000
 _SEED = 20240229
+_AT_ONCE = 128  # blocks drawn at a time
 
 
 class BootstrapError(FfnProbeError, ValueError):
@@ -85,8 +86,9 @@ def block_bootstrap(
     rng = np.random.default_rng(_SEED)
     count = -(-numbers.size // block)
     found = np.zeros(resamples)
-    for _ in range(count):
-        found += sums[rng.integers(0, numbers.size, resamples)]
+    for first in range(0, count, _AT_ONCE):
+        size = (resamples, min(_AT_ONCE, count - first))
+        found += sums[rng.integers(0, numbers.size, size)].sum(1)
     low, high = np.quantile(found / (count * block), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(numbers.mean()), float(low), float(high))
 

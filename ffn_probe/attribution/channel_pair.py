@@ -21,13 +21,14 @@ class ChannelPair:
     sums: Float64[np.ndarray, "6 channels"]
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> "ChannelPair":
-        """Return the pair of the rows of one site and view, added over windows and experts.
+    def of(cls, frame: pd.DataFrame, rows: np.ndarray) -> "ChannelPair":
+        """Return the pair of some rows of `paired_channels`, windows and experts added.
 
         Rows of another width than the first are passed over.
         """
-        stacks = [np.array([np.asarray(r[name], np.float64) for name in _SUMS]) for r in
-                  rows[list(_SUMS)].to_dict("records")]  # fmt: skip
+        columns = [frame[name].to_numpy(object)[rows] for name in _SUMS]
+        stacks = [np.array([np.asarray(x, np.float64) for x in row]) for row in zip(
+            *columns, strict=True)]  # fmt: skip
         width = stacks[0].shape[1]
         return cls(np.sum([s for s in stacks if s.shape[1] == width], axis=0))
 

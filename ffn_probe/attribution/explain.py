@@ -14,6 +14,7 @@ from ffn_probe.attribution.attribution import (
     stage_of,
 )
 from ffn_probe.attribution.blocks import block_of
+from ffn_probe.attribution.bootstrap import LEAST_FOLDS
 from ffn_probe.attribution.expectations import told_by_theory
 from ffn_probe.attribution.factorial import CELLS, factorial
 from ffn_probe.attribution.floors import DRIFT, above
@@ -150,9 +151,10 @@ def _notes(tables: PairTables, found: Found) -> tuple[str, ...]:
             "The reference was not compared with itself: the floor is the rounding of "
             f"{' and '.join(sorted(set(tables.dtypes)))} alone."
         )
-    folds = {
-        len(site.folds) for b in found.blocks if (site := tables.site(b.block, "out", "end"))
-    }
-    if folds and max(folds) < 4:
-        notes.append(f"{max(folds)} folds of sequences are too few for intervals (4 at least).")
+    ends = [tables.site(block.block, "out", "end") for block in found.blocks]
+    folds = max((len(site.folds) for site in ends if site), default=LEAST_FOLDS)
+    if folds < LEAST_FOLDS:
+        notes.append(
+            f"{folds} folds of sequences are too few for intervals; {LEAST_FOLDS} are needed."
+        )
     return (*notes, *(str(note) for note in tables.about.get("notes", ())))

@@ -1,7 +1,7 @@
 """PairTables: the tables of a paired run, by block, as what is explained and measured."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from ffn_probe.anatomy import ROLES, Block
 from ffn_probe.attribution.channel_pair import ChannelPair
 from ffn_probe.attribution.floors import rounding_floor, sqnr_db
-from ffn_probe.attribution.site_pair import SitePair, summed_by_fold
+from ffn_probe.attribution.site_pair import SitePair, positions, summed_by_fold
 
 NAMES: tuple[str, ...] = (
     "paired",
@@ -108,34 +108,38 @@ class PairTables:
     @cached_property
     def places(self) -> tuple[tuple[int, str], ...]:
         """Layer and name of every block of the reference with paired rows, in depth."""
-        frame = self.frames["paired"]
-        found = {(int(r.layer), str(r.block)) for r in _unique(frame, ["layer", "block"])}
-        return tuple(sorted(found))
+        unique = self.frames["paired"][["layer", "block"]].drop_duplicates()
+        layers, blocks = unique["layer"].tolist(), unique["block"].tolist()
+        return tuple(sorted(zip(layers, blocks, strict=True)))
 
     @cached_property
-    def _sites(self) -> Mapping[str, Mapping[tuple[str, str], SitePair]]:
-        found: dict[str, dict[tuple[str, str], SitePair]] = {}
-        for (block, role, view), rows in _groups(self.frames["paired"]):
-            found.setdefault(block, {})[role, view] = SitePair.of(rows)
+    def _sites(self) -> Mapping[tuple[str, str, str], SitePair]:
+        return SitePair.every(self.frames["paired"])
+
+    @cached_property
+    def _roles(self) -> Mapping[tuple[str, str], set[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for block, role, view in self._sites:
+            found.setdefault((block, view), set()).add(role)
         return found
 
     @cached_property
-    def _channels(self) -> Mapping[tuple[str, str, str], ChannelPair]:
-        groups = _groups(self.frames["paired_channels"])
-        return {key: ChannelPair.of(rows) for key, rows in groups}
+    def _channel_rows(self) -> Mapping[tuple[str, ...], np.ndarray]:
+        return positions(self.frames["paired_channels"], ("block", "role", "view"))
 
     def site(self, block: str, role: str, view: str) -> SitePair | None:
         """Return the sums of a site in a view, None where there are none."""
-        return self._sites.get(block, {}).get((role, view))
+        return self._sites.get((block, role, view))
 
     def roles(self, block: str, view: str) -> tuple[str, ...]:
         """Return the roles of a block with rows in a view, in the order of the data flow."""
-        known = {role for role, seen in self._sites.get(block, {}) if seen == view}
+        known = self._roles.get((block, view), set())
         return tuple(role for role in ROLES if role in known)
 
     def channels(self, block: str, role: str, view: str) -> ChannelPair | None:
         """Return the sums by channel, None where there are none."""
-        return self._channels.get((block, role, view))
+        rows = self._channel_rows.get((block, role, view))
+        return None if rows is None else ChannelPair.of(self.frames["paired_channels"], rows)
 
     def floor_db(self, block: str, role: str) -> float:
         """Return the noise floor of a site in dB of SQNR."""
@@ -170,11 +174,12 @@ class PairTables:
     @cached_property
     def _effects(self) -> Mapping[tuple[str, str], dict[str, dict[str, Effect]]]:
         frame = self.frames["effects"]
+        every = frame["fold"].to_numpy(np.int64)
+        values = frame[["value", "count"]].to_numpy(np.float64)
         found: dict[tuple[str, str], dict[str, dict[str, Effect]]] = {}
-        keys = ["analysis", "block", "part", "metric"]
-        for key, rows in frame.groupby(keys, sort=False):
-            analysis, block, part, metric = (str(k) for k in key)
-            folds, sums = summed_by_fold(rows, ("value", "count"))
+        keys = ("analysis", "block", "part", "metric")
+        for (analysis, block, part, metric), rows in positions(frame, keys).items():
+            folds, sums = summed_by_fold(every[rows], values[rows])
             effect = Effect(folds, sums[:, 0], sums[:, 1])
             found.setdefault((analysis, block), {}).setdefault(part, {})[metric] = effect
         return found
@@ -199,13 +204,3 @@ class PairTables:
             str(pair["a"]): (str(pair["b"]), str(pair.get("reason") or ""))
             for pair in self.about.get("pairs", ())
         }
-
-
-def _unique(frame: pd.DataFrame, columns: list[str]) -> Iterator[Any]:
-    yield from frame[columns].drop_duplicates().itertuples(index=False)
-
-
-def _groups(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
-    for key, rows in frame.groupby(["block", "role", "view"], sort=False):
-        block, role, view = (str(k) for k in key)
-        yield (block, role, view), rows

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
 from ffn_probe.attribution.floors import sqnr_db
 
@@ -17,21 +18,29 @@ SUMS: tuple[str, ...] = (
 """Columns that merge by adding; `max_abs` merges by the larger."""
 
 
+def positions(frame: pd.DataFrame, keys: Sequence[str]) -> dict[tuple[str, ...], np.ndarray]:
+    """Return the values of some columns of text -> where the rows with them stand."""
+    if frame.empty:
+        return {}
+    groups: dict[Any, Any] = frame.groupby(list(keys), sort=False).indices
+    return {tuple(map(str, key)): np.asarray(rows) for key, rows in groups.items()}
+
+
 def summed_by_fold(
-    rows: pd.DataFrame, columns: Sequence[str]
+    folds: Int[np.ndarray, " rows"], values: Float64[np.ndarray, "rows columns"]
 ) -> tuple[tuple[int, ...], Float64[np.ndarray, "folds columns"]]:
-    """Return the folds of some rows, ascending, and the sums of some columns, one row a fold.
+    """Return the folds of some rows, ascending, and the sums of their values, one row a fold.
 
     Rows of whole runs (fold below 0) are read only where there are no others. A value that is
     not a number makes its sum none: it is not passed over.
     """
-    single = rows[rows["fold"] >= 0]
-    used = single if len(single) else rows
-    folds, where = np.unique(used["fold"].to_numpy(np.int64), return_inverse=True)
-    sums = np.zeros((folds.size, len(columns)))
+    single = folds >= 0
+    used = single if single.any() else ~single
+    found, where = np.unique(folds[used], return_inverse=True)
+    sums = np.zeros((found.size, values.shape[1]))
     with np.errstate(invalid="ignore"):
-        np.add.at(sums, where, used[list(columns)].to_numpy(np.float64))
-    return tuple(folds.tolist()), sums
+        np.add.at(sums, where, values[used])
+    return tuple(found.tolist()), sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,16 +59,20 @@ class SitePair:
     reason: str = ""
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> "SitePair":
-        """Return the pair of the rows of one site and view, added over windows and experts."""
-        folds, sums = summed_by_fold(rows, SUMS)
-        reasons = [text for text in rows["reason"] if text]
-        first = rows.iloc[0]
-        return cls(
-            str(first["role"]), str(first["view"]), folds, sums,
-            float(np.max(rows["max_abs"].to_numpy(np.float64))),
-            str(reasons[0]) if reasons else "",
-        )  # fmt: skip
+    def every(cls, frame: pd.DataFrame) -> dict[tuple[str, str, str], "SitePair"]:
+        """Return (block, role, view) -> pair of a table `paired`, windows and experts added."""
+        folds = frame["fold"].to_numpy(np.int64)
+        values = frame[list(SUMS)].to_numpy(np.float64)
+        largest = frame["max_abs"].to_numpy(np.float64)
+        reasons = frame["reason"].to_numpy(object)
+        found = {}
+        for (block, role, view), rows in positions(frame, ("block", "role", "view")).items():
+            said = [text for text in reasons[rows] if text]
+            found[block, role, view] = cls(
+                role, view, *summed_by_fold(folds[rows], values[rows]),
+                float(np.max(largest[rows])), str(said[0]) if said else "",
+            )  # fmt: skip
+        return found
 
     def by_fold(self, name: str) -> Float64[np.ndarray, " folds"]:
         """Return one column."""

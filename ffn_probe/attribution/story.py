@@ -94,6 +94,8 @@ def _not_finite(site: NotFinite) -> str:
 def _alike(found: Found) -> str:
     output, own = found.output, found.own
     differing = [b for b in found.blocks if b.status not in {INDISTINGUISHABLE, "unpaired"}]
+    if output is None and not found.blocks:
+        return "No block of one model was compared with one of the other."
     if output is None:
         return f"Nothing is above the noise floor in {_number(len(found.blocks), 'block')}."
     level = _db(output.sqnr_db)
