@@ -210,7 +210,8 @@ class Attribution:
     `status` is "indistinguishable" (nothing above the floor), "expected" (theory tells it),
     "bug" (a hypothesis reaches the floor), "drift" (told apart, no claim whether it should
     be) or "unexplained". `patched_all` is the share of the final error that goes away when
-    every block's output is the reference's: what is left is made outside the blocks.
+    every block's output is the reference's: what is left is made outside the blocks. `theory`
+    is of the whole model, as that of the blocks is of each.
     """
 
     reference: str
@@ -224,6 +225,7 @@ class Attribution:
     first_bad: tuple[int, str, str] | None = None  # layer, block, stage
     notes: tuple[str, ...] = field(default=())
     patched_all: Interval | None = None
+    theory: tuple[Theory, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """Return one row a block, without what is nested deeper."""

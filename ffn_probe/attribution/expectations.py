@@ -9,7 +9,6 @@ from ffn_probe.attribution.attribution import (
     UNEXPLAINED,
     BlockAttribution,
     Theory,
-    stage_of,
 )
 from ffn_probe.attribution.bootstrap import ratio
 from ffn_probe.attribution.floors import DRIFT, MARGIN_DB, above, sqnr_db
@@ -34,8 +33,8 @@ _SOURCES: Mapping[str, str] = {
 }
 
 
-def theory_of(tables: PairTables, block: str) -> tuple[Theory, ...]:
-    """Return what theory expects of a block beside what was seen there."""
+def theory_of(tables: PairTables, block: str = "") -> tuple[Theory, ...]:
+    """Return what theory expects of a block (of the whole model: "") beside what was seen."""
     found = [*_norm(tables, block), *_activation(tables, block)]
     for part, metrics in tables.effects("theory", block).items():
         if {"expected_error", "error", "energy"} <= metrics.keys():
@@ -45,15 +44,15 @@ def theory_of(tables: PairTables, block: str) -> tuple[Theory, ...]:
     return tuple(found)
 
 
-def part_of(theory: Theory) -> str:
+def part_of(theory: Theory, block: BlockAttribution) -> str:
     """Return the part or stage whose error a theory tells, "" where it tells none.
 
-    A format's law ("int8:normed", "e4m3:w_up") tells what is stored at that role or part.
+    A format's law ("int8:hidden", "e4m3:w_up") tells what is stored at that role or part.
     """
     if theory.name in {"norm", "activation"}:
         return theory.name
     place = theory.name.partition(":")[2]
-    return stage_of(place) if place else ""
+    return next((s.stage for s in block.stages if s.role == place), place)
 
 
 # Levels in dB
@@ -156,7 +155,7 @@ def told_by_theory(blocks: Sequence[BlockAttribution]) -> str:
     own = [b for b in blocks if above(b.local_db, b.floor_db)]
     words: set[str] = set()
     for block in own:
-        theory = {part_of(t): t.verdict for t in block.theory if t.unit == "dB"}
+        theory = {part_of(t, block): t.verdict for t in block.theory if t.unit == "dB"}
         words |= {theory.get(part, "") for part in _makers(block)}
     if UNEXPLAINED in words:
         return UNEXPLAINED

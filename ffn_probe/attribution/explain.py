@@ -1,5 +1,6 @@
 """explain: from the tables of a paired run to what made the candidate drift."""
 
+import math
 from collections.abc import Sequence
 
 from ffn_probe.attribution.attribution import (
@@ -15,11 +16,11 @@ from ffn_probe.attribution.attribution import (
 )
 from ffn_probe.attribution.blocks import block_of
 from ffn_probe.attribution.bootstrap import LEAST_FOLDS
-from ffn_probe.attribution.expectations import told_by_theory
+from ffn_probe.attribution.expectations import theory_of, told_by_theory
 from ffn_probe.attribution.factorial import CELLS, factorial
 from ffn_probe.attribution.floors import DRIFT, above
 from ffn_probe.attribution.output_drift import output_drift
-from ffn_probe.attribution.pair_tables import PairedRun, PairTables
+from ffn_probe.attribution.pair_tables import BY_ROLE, PairedRun, PairTables
 from ffn_probe.attribution.shares import model_causes, patched_all
 from ffn_probe.attribution.story import Found, NotFinite, first_stage, told, verdict
 
@@ -44,13 +45,14 @@ def attribution_of(tables: PairTables) -> Attribution:
         not_finite=_not_finite(tables),
         swap=tables.about.get("swap") or {},
         patched_all=patched_all(tables),
+        farthest=_farthest(tables),
     )
     status = _status(found)
     reference, candidate = tables.names
     return Attribution(
         reference, candidate, status, verdict(found, status), found.output, found.blocks,
         found.factorial, found.hypotheses, _first_bad(found, status), _notes(tables, found),
-        found.patched_all,
+        found.patched_all, theory_of(tables),
     )  # fmt: skip
 
 
@@ -105,6 +107,18 @@ def _not_finite(tables: PairTables) -> NotFinite | None:
                 stage = stage_of(role, kind, split="gate_act" in roles)
                 return NotFinite(layer, block, role, stage, a, b)
     return None
+
+
+def _farthest(tables: PairTables) -> tuple[int, str, float] | None:
+    """Return layer, role and KS distance where unpaired values are the least alike."""
+    found = [
+        (metrics["ks"].mean, layer, role)
+        for layer, block in tables.places
+        for role, metrics in tables.effects(BY_ROLE, block).items()
+        if "ks" in metrics
+    ]
+    distance, layer, role = max(found, default=(math.nan, -1, ""))
+    return (layer, role, distance) if role else None
 
 
 # Tables

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ffn_probe.attribution.floors import sqnr_db
-from ffn_probe.attribution.pair_tables import PairedRun, PairTables
+from ffn_probe.attribution.pair_tables import BY_ROLE, PairedRun, PairTables
 from ffn_probe.attribution.site_pair import SitePair
 
 COLUMNS = ["layer", "block", "role", "view", "measure", "value", "unit", "floor"]
@@ -27,9 +27,10 @@ _OF_SITE: Mapping[str, tuple[str, Callable[[SitePair], float]]] = {
 
 PAIR_MEASURES: tuple[str, ...] = (
     *_OF_SITE, "cosine_standardised", "gain_slope_median", "gain_slope_min", "gain_slope_max",
-    "kl", "top1", "loss_difference",
+    "ks", "w1_asinh", "psi", "kl", "top1", "loss_difference",
 )  # fmt: skip
-"""Every measure by name; the last three are of the model's output (role "logits")."""
+"""Every measure by name; `ks` to `psi` are distances between the distributions of values that
+are not paired, and the last three are of the model's output (role "logits")."""
 
 
 def pair_measures(run: PairedRun) -> pd.DataFrame:
@@ -38,7 +39,8 @@ def pair_measures(run: PairedRun) -> pd.DataFrame:
     `floor` is the same measure of the reference against itself; that of `sqnr_db` (and of
     `relative_l2`, which follows) is at most what another order of the same sums allows. Views
     are those of the table `paired` but "noise"; the model's output is layer -1, role "logits".
-    Sites whose values were not paired have a `cka` only. Experts are added up.
+    Sites whose values were not paired have a `cka`, and where they were measured the distances
+    of their distributions. Experts are added up.
     """
     return measures_of(PairTables.of(run))
 
@@ -62,12 +64,13 @@ def _block(tables: PairTables, layer: int, block: str) -> Iterator[dict[str, Any
 
 
 def _site(tables: PairTables, block: str, role: str, view: str) -> dict[str, float]:
-    """Return measure -> value of a site in a view; of unpaired values the CKA alone."""
+    """Return measure -> value of a site in a view; of unpaired values CKA and distances."""
     site = tables.site(block, role, view)
     if site is None:
         return {}
     if site.reason:
-        return {"cka": site.cka}
+        apart = tables.effects(BY_ROLE, block).get(role, {})
+        return {"cka": site.cka} | {name: effect.mean for name, effect in apart.items()}
     found = {name: measured(site) for name, (_, measured) in _OF_SITE.items()}
     channels = tables.channels(block, role, view)
     if channels is not None:
@@ -106,6 +109,9 @@ _UNITS: Mapping[str, str] = {
     "gain_slope_median": "ratio",
     "gain_slope_min": "ratio",
     "gain_slope_max": "ratio",
+    "ks": "share",
+    "w1_asinh": "asinh of robust sigmas",
+    "psi": "nats",
     "kl": "nats a token",
     "top1": "share",
     "loss_difference": "nats a token",

@@ -24,6 +24,10 @@ NAMES: tuple[str, ...] = (
 )
 
 
+BY_ROLE = "distribution"
+"""The analysis whose numbers differ by role, not by part."""
+
+
 @runtime_checkable
 class PairedManifest(Protocol):
     """What is read of the manifest of a paired run."""
@@ -168,7 +172,10 @@ class PairTables:
     # Effects
 
     def effects(self, analysis: str, block: str | None = None) -> Effects:
-        """Return part -> metric -> effect of one analysis, of one block or (None) of all."""
+        """Return part -> metric -> effect of one analysis, of one block or (None) of the model.
+
+        Of the analysis "distribution" the role stands for the part.
+        """
         return self._effects.get((analysis, block or ""), {})
 
     @cached_property
@@ -177,11 +184,12 @@ class PairTables:
         every = frame["fold"].to_numpy(np.int64)
         values = frame[["value", "count"]].to_numpy(np.float64)
         found: dict[tuple[str, str], dict[str, dict[str, Effect]]] = {}
-        keys = ("analysis", "block", "part", "metric")
-        for (analysis, block, part, metric), rows in positions(frame, keys).items():
+        keys = ("analysis", "block", "part", "metric", "role")
+        for (analysis, block, part, metric, role), rows in positions(frame, keys).items():
             folds, sums = summed_by_fold(every[rows], values[rows])
             effect = Effect(folds, sums[:, 0], sums[:, 1])
-            found.setdefault((analysis, block), {}).setdefault(part, {})[metric] = effect
+            name = role if analysis == BY_ROLE else part
+            found.setdefault((analysis, block), {}).setdefault(name, {})[metric] = effect
         return found
 
     # Names

@@ -54,6 +54,7 @@ class Found:
     not_finite: NotFinite | None = None
     swap: Mapping[str, Any] | None = None
     patched_all: Interval | None = None
+    farthest: tuple[int, str, float] | None = None  # layer, role, KS of unpaired values
 
     @property
     def own(self) -> tuple[BlockAttribution, ...]:
@@ -256,6 +257,12 @@ def _unpaired(found: Found) -> Iterator[str]:
         f"{_number(len(apart), 'block')} cannot be paired value by value "
         f"({apart[0].reason}){told}."
     )
+    if found.farthest is not None:
+        layer, role, distance = found.farthest
+        yield (
+            f"Their distributions differ most at layer {layer}'s {role}: KS {distance:.2g}, of "
+            "which the difference of two trainings is a part."
+        )
 
 
 def _at_output(found: Found) -> Iterator[str]:
