@@ -119,7 +119,7 @@ def _print_measure(run: Run, name: str, *, as_json: bool) -> None:
         place = (layer, named(block)) if block else ("-", "output")
         rows.append((*place, *cells))
     unit = frame["unit"].iloc[0] if len(frame) else ""
-    title = f"{name}, end to end [{unit}]"
+    title = f"{name}, end to end ({unit})"
     console().print(
         table(("layer", "block", *roles), rows, right=("layer", *roles), title=title)
     )

@@ -31,16 +31,17 @@ def phases(name: str, total: int | None) -> Iterator[Say]:
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
         TextColumn("{task.fields[count]}"), TimeElapsedColumn(), console=screen, transient=True,
     )  # fmt: skip
-    tasks: dict[str, TaskID] = {}
+    tasks: dict[str, tuple[TaskID, int | None]] = {}
     with bar:
         waiting = bar.add_task(f"{name}: starting", total=None, count="")
 
         def say(phase: str, done: int, of: int | None) -> None:
             bar.update(waiting, visible=False)
-            whole = total if of is None and not tasks else of
             if phase not in tasks:
-                tasks[phase] = bar.add_task(f"{name}: {phase}", total=whole, count="")
-            bar.update(tasks[phase], completed=done, count=_count(done, of), refresh=True)
+                whole = total if of is None and not tasks else of
+                tasks[phase] = bar.add_task(f"{name}: {phase}", total=whole, count=""), whole
+            task, whole = tasks[phase]
+            bar.update(task, completed=done, count=_count(done, whole), refresh=True)
 
         yield say
 

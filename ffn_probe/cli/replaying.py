@@ -10,10 +10,9 @@ from torch import nn
 from ffn_probe.cli.explaining import print_story
 from ffn_probe.cli.loading import batches_from, load
 from ffn_probe.cli.phases import phases
-from ffn_probe.cli.recording import kept
 from ffn_probe.cli.stopping import stopping
-from ffn_probe.cli.tables import console
-from ffn_probe.errors import FfnProbeError
+from ffn_probe.cli.tables import console, counted
+from ffn_probe.errors import FfnProbeError, RunError
 from ffn_probe.replay import Options, replay
 from ffn_probe.runs import Run, RunWriter
 from ffn_probe.swaps import Swap
@@ -153,10 +152,10 @@ def replay_with_bar(pair: Loaded, to: Path, **options: Any) -> Run:
                 swap=pair.swap, names=pair.names, progress=tell, **options,
             )  # fmt: skip
     except KeyboardInterrupt as stop:
-        stop.add_note(kept(to) or f"nothing was kept in {to}")
+        stop.add_note(_kept(to) or f"nothing was kept in {to}")
         raise
     except FfnProbeError as error:
-        if left := kept(to):
+        if left := _kept(to):
             error.add_note(left)
         raise
 
@@ -167,3 +166,21 @@ def _checked(stream: Iterable[Any], check: Any) -> Iterator[Any]:
         if ordinal:
             check()
         yield batch
+
+
+def _kept(to: Path) -> str:
+    """Return what a replay that ended early left on disk, "" for nothing."""
+    try:
+        run = Run.open(to)
+    except RunError:
+        return ""
+    made = run.manifest
+    parts = {"batch": made.steps, "token": made.tokens, "pair of blocks": len(run.blocks)}
+    state = "a closed run" if run.closed else "not closed: the open window is lost"
+    holds = ", ".join(_counted(number, noun) for noun, number in parts.items())
+    return f"kept in {to} ({state}): {holds}"
+
+
+def _counted(number: int, noun: str) -> str:
+    first, _, rest = noun.partition(" ")
+    return f"{counted(number, first)} {rest}".strip()

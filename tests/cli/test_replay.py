@@ -1,0 +1,316 @@
+"""`ffn-probe replay`, and the story of a pair in show, report and compare."""
+
+import json
+import signal
+import subprocess
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+import ffn_probe.cli.phases
+from ffn_probe.attribution import PAIR_MEASURES, Attribution
+from ffn_probe.cli.explaining import print_story
+from ffn_probe.cli.phases import phases
+from ffn_probe.replay import Options
+from ffn_probe.runs import Run
+from tests.cli.shell import COMMAND, ENVIRONMENT, ROOT, refused, run
+from tests.report.made_attributions import STORIES, quick_gelu, two_swaps
+
+CODE = "tests.cli.two_models"
+SAMPLE = ROOT / "sample_runs" / "ln-gelu"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Replay a pair with a planted bug; return the run and what was printed."""
+    to = tmp_path_factory.mktemp("pair") / "run"
+    result = run("replay", f"{CODE}:reference", f"{CODE}:quick", "--autopsy", "--to", to)
+    assert result.exit_code == 0, result.output
+    return to, result.stdout
+
+
+# ---- replay -----------------------------------------------------------------------------
+
+
+def test_a_planted_bug_is_the_first_thing_said(made: tuple[Path, str]) -> None:
+    to, shown = made
+    lines = shown.splitlines()
+    assert lines[0].startswith("\u2715 BUG Layer 1, stage activation: local ")
+    assert "every other block is within its floor" in shown
+    assert "first bad layer 1 layers.1, stage activation" in lines
+    assert "blocks    1 indistinguishable, 1 local" in lines
+    fits = [line for line in lines if line.startswith(" \u2715 fits")]
+    assert len(fits) == 1
+    assert "quick_gelu" in fits[0]
+    assert lines[-1] == f"wrote {to}"
+
+
+def test_the_run_holds_what_was_asked_for(made: tuple[Path, str]) -> None:
+    pair = Run.open(made[0])
+    assert (pair.manifest.kind, pair.closed, pair.manifest.steps) == ("paired", True, 4)
+    assert pair.manifest.paired["names"] == [f"{CODE}:reference", f"{CODE}:quick"]
+    assert pair.manifest.command.startswith("ffn-probe")
+    assert pair.explain().status == "bug"
+
+
+def test_a_swap_needs_no_candidate(tmp_path: Path) -> None:
+    to, out = tmp_path / "run", tmp_path / "why.md"
+    result = run(
+        "replay", f"{CODE}:reference", "--swap", "norm=rmsnorm,activation=silu", "--to", to,
+        "--out", out, "--tag", "a=b", "--patch", 0, "--blocks", "-1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "norm=rmsnorm, activation=silu (naive)" in result.stdout
+    assert f"wrote {to}\nwrote {out}\n" in result.stdout
+    assert "### Two factors" in out.read_text()
+    pair = Run.open(to)
+    assert [block.name for block in pair.blocks] == ["layers.1"]
+    assert pair.manifest.tags == {"a": "b"}
+
+
+def test_json_is_all_there_is_on_the_output(tmp_path: Path) -> None:
+    to = tmp_path / "run"
+    result = run(
+        "replay", f"{CODE}:reference", f"{CODE}:reference", "--batches", 2, "--to", to, "--json"
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads(Run.open(to).explain().to_json())
+    assert json.loads(result.stdout)["status"] == "indistinguishable"
+    assert f"wrote {to}\n" in result.stderr
+
+
+def test_the_candidate_may_have_a_dtype_of_its_own(tmp_path: Path) -> None:
+    result = run(
+        "replay", f"{CODE}:reference", f"{CODE}:reference", "--candidate-dtype", "bfloat16",
+        "--to", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["candidate"].endswith(":reference (bfloat16)")
+    assert 30 < told["output"]["sqnr_db"] < 80
+
+
+def test_the_defaults_are_those_of_replay() -> None:
+    from ffn_probe.cli.app import check, replay
+
+    for command, names in ((replay, ("noise", "patch")), (check, ("noise",))):
+        for name in names:
+            assert signature(command).parameters[name].default == getattr(Options(), name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "replay needs two models: name the candidate, or make it of the reference"),
+        ((f"{CODE}:quik",), "no name 'quik'. Did you mean 'quick'?"),
+        (("--swap", "norm=rmsnrom"), "Did you mean 'rmsnorm'?"),
+        (("--swap", "nrom=rmsnorm"), "no part of a swap 'nrom'. Did you mean 'norm'?"),
+        (("--swap", "gating=swiglu:x=1"), "error:"),
+        (("--swap", "norm=rmsnorm", "--candidate-dtype", "bfloat16"),
+         "--candidate-dtype needs a candidate"),
+        ((f"{CODE}:quick", "--blocks", "layer.0"), "no block 'layer.0'"),
+        ((f"{CODE}:quick", "--data", "tests.cli.user_code:empty"), "there are no batches"),
+        ((f"{CODE}:quick", "--data", "tests.cli.user_code:bad_first"), "argument 'wrong'"),
+        (("tests.cli.user_code:no_ffn",), "error:"),
+        ((f"{CODE}:quick", "--dtype", "float23"), "no dtype 'float23'. Did you mean"),
+        ((f"{CODE}:quick", "--noise", "0"), "'--noise'"),
+        ((f"{CODE}:quick", "--tag", "x"), "--tag 'x' is not name=value"),
+        ((f"{CODE}:quick", "--mapping", "nowhere.json"), "nowhere.json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_what_cannot_be_replayed_leaves_nothing(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    said = refused("replay", f"{CODE}:reference", *arguments, "--to", tmp_path / "run")
+    assert message in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_taken_is_refused_before_any_work(made: tuple[Path, str]) -> None:
+    said = refused("replay", "tests.cli.user_code:raising", "x:y", "--to", made[0])
+    assert "exists" in said
+    assert "boom" not in said
+
+
+def test_a_batch_that_fails_keeps_what_was_replayed(tmp_path: Path) -> None:
+    to = tmp_path / "run"
+    said = refused(
+        "replay", f"{CODE}:reference", f"{CODE}:quick", "--data", f"{CODE}:breaking", "--to",
+        to, "--patch", 0,
+    )  # fmt: skip
+    assert f"{CODE}:breaking failed at batch 3: OSError: the server went away" in said
+    assert f"kept in {to} (a closed run): 3 batches, 72 tokens, 2 pairs of blocks" in said
+    assert Run.open(to).manifest.steps == 3
+
+
+def test_a_signal_closes_the_run_and_says_what_is_kept(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "replay", f"{CODE}:reference", f"{CODE}:quick", "--data", f"{CODE}:endless",
+         "--to", str(tmp_path / "run")],
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any(line.strip() == "batch 7" for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in said
+    pair = Run.open(tmp_path / "run")
+    assert pair.closed
+    assert pair.manifest.steps >= 7
+    assert f"kept in {tmp_path}/run (a closed run): {pair.manifest.steps} batches" in said
+    assert pair.explain().first_bad is not None
+
+
+# ---- the story in the terminal ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+@pytest.mark.parametrize("name", [n for n in STORIES if n != "evil"])
+def test_the_story_fits_its_window(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_story(STORIES[name]())
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    assert STORIES[name]().status.upper() in shown
+
+
+def told(story: Attribution, capsys: pytest.CaptureFixture[str]) -> str:
+    print_story(story)
+    return capsys.readouterr().out
+
+
+def test_two_swaps_are_told_with_shares_theory_and_factors(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = told(two_swaps(), capsys)
+    assert shown.startswith("\u2248 EXPECTED Layer 0, stage activation")
+    assert "KL 0.0712 nats a token (floor 1e-07), same first choice 87.1 %" in shown
+    assert "activation 97.0 %" in shown
+    assert "not separable" in shown
+    assert "mean leakage 83.0 %" in shown
+    assert "theory    ? unexplained, layer 3: Stein" in shown
+    assert "7 of 8 numbers are as theory expects" in shown
+    assert "2 x 2     error: The activation makes 99.4 % of it; the two add." in shown
+
+
+def test_a_bug_is_told_with_the_line_to_change(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = told(quick_gelu(), capsys)
+    assert "hidden_act: gelu" in shown
+    assert "first bad layer 1 model.layers.1.mlp, stage activation" in shown
+    assert "blocks    1 indistinguishable, 1 local, 2 inherited" in shown
+
+
+def test_of_many_blocks_the_worst_are_shown_by_depth(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = told(STORIES["deep"](), capsys)
+    assert "the worst 12 of 80 blocks" in shown
+    layers = [int(line.split()[2]) for line in shown.splitlines() if line.startswith(" ! mix")]
+    assert layers == sorted(layers)
+    assert len(layers) == 12
+    assert {73, 66, 59, 52, 45} <= set(layers)
+
+
+def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    story = quick_gelu()
+    block = replace(story.blocks[1], block="a\x1b[2Jb[red]c")
+    shown = told(
+        replace(story, reference="x\x1b[31m", verdict="\x1b]0;t\x07 [bold]", blocks=(block,)),
+        capsys,
+    )
+    assert "\x1b" not in shown
+    assert "a\\x1b[2Jb[red]c" in shown
+    assert "[bold]" in shown
+
+
+# ---- show, report, compare --------------------------------------------------------------
+
+
+def test_show_tells_the_same_story(made: tuple[Path, str]) -> None:
+    shown = run("show", made[0]).stdout.splitlines()
+    printed = made[1].splitlines()
+    assert shown[0] == printed[0]
+    assert [line for line in shown if not line.startswith("run ")] == printed[:-1]
+    assert any(line.startswith(f"run       {made[0]} (closed): 4 batches") for line in shown)
+
+
+def test_show_as_json_has_the_manifest_and_the_attribution(made: tuple[Path, str]) -> None:
+    data = json.loads(run("show", made[0], "--json").stdout)
+    assert data["manifest"]["kind"] == "paired"
+    assert data["attribution"]["first_bad"][0] == 1
+    assert data["problems"] == list(Run.open(made[0]).problems)
+
+
+def test_show_prints_one_measure_by_layer_and_role(made: tuple[Path, str]) -> None:
+    rows = json.loads(run("show", made[0], "--measure", "sqnr_db", "--json").stdout)
+    assert {row["measure"] for row in rows} == {"sqnr_db"}
+    shown = run("show", made[0], "--measure", "sqnr_db").stdout
+    assert shown.startswith("sqnr_db, end to end (dB)")
+    (line,) = [line for line in shown.splitlines() if " layers.1 " in line]
+    (out,) = [row["value"] for row in rows if (row["layer"], row["role"]) == (1, "out")]
+    assert line.split()[-2] == f"{out:.3g}"
+    said = refused("show", made[0], "--measure", "sqnr")
+    assert "no measure of a pair 'sqnr'. Did you mean 'sqnr_db'?" in said
+    assert f"Known ({len(PAIR_MEASURES)})" in said
+
+
+def test_report_of_a_pair_needs_no_second_run(made: tuple[Path, str], tmp_path: Path) -> None:
+    result = run("report", made[0], "--to", tmp_path / "why.html")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("bug Layer 1")
+    assert result.stdout.endswith(f"{tmp_path}/why.html\n")
+    text = (tmp_path / "why.html").read_text()
+    assert "Which bug it is" in text
+    assert "share per unit of the gate" in text
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_two_pairs_are_not_compared(command: str, made: tuple[Path, str]) -> None:
+    said = refused(command, made[0], SAMPLE)
+    assert "is a paired run; compare takes telemetry runs" in said
+    assert f"It holds both models already: ffn-probe show {made[0]}" in said
+
+
+def test_a_run_of_one_model_is_told_to_need_a_second() -> None:
+    assert "is a telemetry run: it tells nothing without a second" in refused("report", SAMPLE)
+
+
+# ---- progress ---------------------------------------------------------------------------
+
+
+def test_a_log_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ffn_probe.cli.phases, "LINE_SECONDS", 0.0)
+    with phases("pair", 3) as say:
+        say("replayed", 1, None)
+        say("replayed", 2, None)
+        say("patched", 1, 5)
+    lines = [line.rpartition(" after ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["pair: replayed 1/3", "pair: replayed 2/3", "pair: patched 1/5"]
+
+
+def test_a_log_is_quiet_when_it_is_fast(capsys: pytest.CaptureFixture[str]) -> None:
+    with phases("pair", None) as say:
+        say("replayed", 1, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar_a_phase(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with phases("pair", 2) as say:
+        say("replayed", 1, None)
+        say("autopsy", 0, None)
+    shown = capsys.readouterr().err
+    assert "pair: replayed" in shown
+    assert "1/2" in shown
+    assert "pair: autopsy" in shown
