@@ -255,6 +255,28 @@ def patches_svg(blocks: Sequence[BlockAttribution]) -> str:
     return "".join([*parts, *_layers(blocks, places, slot, bottom), "</svg>"])
 
 
+def likeness_svg(blocks: Sequence[BlockAttribution]) -> str:
+    """Return the CKA of every pair of blocks by depth, for blocks that pair in no other way."""
+    slot = min(max((_WIDTH - _LEFT - 8) / max(len(blocks), 1), _SLOT[0]), _SLOT[1])
+    right, top, bottom = _LEFT + slot * len(blocks), 26.0, 186.0
+
+    def y_of(value: float) -> float:
+        return bottom - (bottom - top) * min(max(value, 0.0), 1.0)
+
+    parts = [opened(max(right + 8, 260.0), bottom + 44, "CKA of every block by depth")]
+    parts.append(text(2.0, 11.0, "CKA (1: alike but for a rotation)", "dim"))
+    for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = y_of(mark)
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
+        )
+        parts.append(text(_LEFT - 6, y + 4, f"{mark:g}", "end dim"))
+    places = [_LEFT + slot * (i + 0.5) for i in range(len(blocks))]
+    for x, block in zip(places, blocks, strict=True):
+        parts += _upright(Interval(block.cka), x, slot * 0.62, y_of, CANDIDATE)
+    return "".join([*parts, *_layers(blocks, places, slot, bottom), "</svg>"])
+
+
 def _upright(
     value: Interval | None, x: float, width: float, y_of: _Scale, color: str
 ) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from ffn_probe.attribution.attribution import BlockAttribution, Interval, StageError
-from ffn_probe.report.bars import depth_svg, patches_svg, stages_svg
+from ffn_probe.report.bars import depth_svg, likeness_svg, patches_svg, stages_svg
 from ffn_probe.report.paired import Story
 from ffn_probe.report.paired_causes import causes, factorial, hypotheses, norm, regions, theory
 from ffn_probe.report.paired_words import (
@@ -39,6 +39,7 @@ _DEPTH = (
     "before hand to it. The shares are of the error energy at the block's output and add, with "
     "the cross term, to 100 %."
 )
+_LIKENESS = "Linear CKA of the outputs of every pair of blocks, which no rotation changes"
 _STAGES = (
     "Injected is the error of a stage that is fed by the reference's stage before it; "
     "accumulated is what stands there when the block is fed the reference's residual stream."
@@ -88,6 +89,9 @@ def depth(story: Story) -> Section | None:
     blocks = story.attribution.blocks
     if not blocks:
         return Section("Block by block", ("No block was paired.",))
+    if all(block.status == "unpaired" for block in blocks):
+        chart = Chart(likeness_svg(blocks), _LIKENESS, (_block_table(blocks),))
+        return Section("Block by block", (_unpaired(blocks),), (chart,))
     caption = "SQNR at the output of every block. What is equal lies on the lowest line."
     chart = Chart(depth_svg(blocks), caption, (_block_table(blocks),))
     return Section("Block by block", (_DEPTH, _unpaired(blocks)), (chart,), (_shares(blocks),))

@@ -124,7 +124,9 @@ def test_what_is_not_separable_is_said_and_drawn_as_outlines() -> None:
 def test_the_unexplained_comes_first() -> None:
     text = page(two_swaps())
     verdicts = [
-        r[0] for r in Page(text).rows if len(r) == 8 and "dB" in r or "unit of the tensor" in r
+        r[0]
+        for r in Page(text).rows
+        if (len(r) == 8 and "dB" in r) or "unit of the tensor" in r
     ]
     assert verdicts[0] == "? unexplained"
     assert verdicts[1:] == ["\u2248 expected"] * 7
