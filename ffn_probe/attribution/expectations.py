@@ -155,11 +155,12 @@ def told_by_theory(blocks: Sequence[BlockAttribution]) -> str:
     own = [b for b in blocks if above(b.local_db, b.floor_db)]
     words: set[str] = set()
     for block in own:
-        theory = {part_of(t, block): t.verdict for t in block.theory if t.unit == "dB"}
-        words |= {theory.get(part, "") for part in _makers(block)}
+        told = [(part_of(t, block), t.verdict) for t in block.theory if t.unit == "dB"]
+        for part in _makers(block):
+            words |= {word for name, word in told if name == part} or {""}
     if UNEXPLAINED in words:
         return UNEXPLAINED
-    return EXPECTED if own and words and "" not in words else ""
+    return EXPECTED if words == {EXPECTED} else ""
 
 
 def _makers(block: BlockAttribution) -> set[str]:
