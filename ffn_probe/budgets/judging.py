@@ -16,6 +16,11 @@ from ffn_probe.runs import Run
 
 _Site = tuple[int, str, str, str]  # layer, block, role, view
 _UNKNOWN = "it cannot be told"
+_LACKING: Mapping[str, str] = {
+    "kl": "the models' outputs are no logits",
+    "top1": "the models' outputs are no logits",
+    "loss_difference": "the batches hold no tokens or labels to score",
+}
 _OF_OUTPUT = "the model's output (role logits), not of blocks"
 
 
@@ -131,7 +136,7 @@ def _reason(check: Check, found: Mapping[str, tuple[float, str, float]], unpaire
 
 def _missing(limit: Limit, found: Mapping[str, tuple[float, str, float]]) -> str:
     if limit.measure not in found:
-        return "the measure was not taken here"
+        return _LACKING.get(limit.measure, "the measure was not taken here")
     return "the value is not a number"
 
 

@@ -99,6 +99,8 @@ def test_outputs_that_were_not_compared_fail() -> None:
 
 def test_a_measure_that_was_not_taken_fails() -> None:
     (check, *_) = judged({"logits.loss_difference": "<= 1"}).failed
+    assert check.reason == "it cannot be told: the batches hold no tokens or labels to score"
+    (check, *_) = judged({"out.gain_slope_max": "<= 1"}).failed
     assert check.reason == "it cannot be told: the measure was not taken here"
 
 

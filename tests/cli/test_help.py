@@ -9,7 +9,9 @@ from typer.main import get_command
 from ffn_probe.cli import app
 from tests.cli.shell import COMMAND, ENVIRONMENT, refused, run
 
-NAMES = ("scan", "record", "show", "compare", "report", "dashboard", "demo")
+NAMES = (
+    "scan", "record", "show", "compare", "report", "replay", "check", "dashboard", "demo",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", "record"])
@@ -39,7 +41,7 @@ def test_help_fits_a_narrow_terminal_and_names_every_option(name: str) -> None:
 def test_the_commands_and_the_exit_codes_are_listed() -> None:
     shown = run("--help").stdout
     assert all(f"│ {name} " in shown for name in NAMES)
-    assert "0 done and no drift, 1 drift, 2 error, 130 interrupted" in shown
+    assert "0 done and no drift, 1 drift (compare, check), 2 error" in shown
     assert run("--version").stdout.startswith("ffn-probe 0.")
 
 
