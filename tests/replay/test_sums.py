@@ -62,8 +62,8 @@ def test_values_that_are_not_finite_are_counted_and_left_out():
 
 
 def test_an_ulp_is_one_of_the_coarser_dtype():
-    a = torch.tensor([[1.0, 1.0, 1.0, 1.0]])
-    b = torch.tensor([[1.0, 1.0 + 2**-7, 1.0 + 2**-20, -1.0]])
+    a = torch.tensor([[1.0, 1.0, 1.0 + 2**-20, 1.0]])
+    b = torch.tensor([[1.0, 1.0 + 2**-7, 1.0, -1.0]])
     for kind, differ in ((torch.bfloat16, 2), (torch.float32, 3)):
         sums = PairSums()
         sums.add(a, b.to(kind), torch.zeros(1, dtype=torch.int64))
