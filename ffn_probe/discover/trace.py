@@ -176,7 +176,8 @@ class _Recorder(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         named = function_name(func)
         known = {id(t): self.node_of(t) for t in _tensors((args, kwargs))}
-        before = args[0] if in_place(named) and args and isinstance(args[0], Tensor) else None
+        writes = in_place(named) or kwargs.get("inplace") is True
+        before = args[0] if writes and args and isinstance(args[0], Tensor) else None
         if before is not None:
             self._freeze(known[id(before)])
         result = func(*args, **kwargs)
@@ -228,7 +229,7 @@ class _Recorder(TorchFunctionMode):
         node.func = func
         if named in _TAKE_A_FORM:
             known = {id(args[0]): known[id(args[0])]}
-        node.kwargs = _swap(kwargs, known)
+        node.kwargs = _swap({k: v for k, v in kwargs.items() if k != "inplace"}, known)
         self._link(node, named, swapped, tuple(known.values()))
         node.trail = call_trail()
         node.code = "custom" if _inside_custom_function() else ""
@@ -267,18 +268,31 @@ class _Recorder(TorchFunctionMode):
         ordinal = self.module_calls.get(path, 0)
         self.module_calls[path] = ordinal + 1
         visit = Visit(path, ordinal, start=len(self.nodes))
+        self._feed_visit(visit, args, kwargs)
+        self.stack.append(visit)
+        self.visits.append(visit)
+
+    def _feed_visit(
+        self, visit: Visit, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         for i, arg in enumerate(args):
             if isinstance(arg, Tensor):
                 node = self.node_of(arg)
-                node.inputs_of.append((path, i, ""))
+                node.inputs_of.append((visit.path, i, ""))
                 visit.inputs.append((i, "", node))
         for key, arg in kwargs.items():
             if isinstance(arg, Tensor):
                 node = self.node_of(arg)
-                node.inputs_of.append((path, -1, key))
+                node.inputs_of.append((visit.path, -1, key))
                 visit.inputs.append((-1, key, node))
-        self.stack.append(visit)
-        self.visits.append(visit)
+
+    def enter_with(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Take what a hook puts in for what the module was given."""
+        visit = self.stack[-1]
+        for index, key, node in visit.inputs:
+            node.inputs_of.remove((visit.path, index, key))
+        visit.inputs.clear()
+        self._feed_visit(visit, args, kwargs)
 
     def leave(self, output: Any) -> None:
         visit = self.stack.pop()
@@ -336,9 +350,20 @@ def trace(model: nn.Module, example: Any) -> Graph:
 
 def tracing() -> bool:
     """Return whether a pass is being traced now."""
+    return bool(_recorders())
+
+
+def put_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Tell a trace that may run what a hook gives to the module that begins."""
+    for recorder in _recorders():
+        with torch._C.DisableTorchFunction():
+            recorder.enter_with(args, kwargs)
+
+
+def _recorders() -> list[_Recorder]:
     modes = torch.overrides._get_current_function_mode_stack  # noqa: SLF001 - none is public
     stack = modes()  # type: ignore[no-untyped-call]
-    return any(isinstance(mode, _Recorder) for mode in stack)
+    return [mode for mode in stack if isinstance(mode, _Recorder)]
 
 
 @contextmanager

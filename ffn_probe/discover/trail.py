@@ -54,7 +54,7 @@ def call_trail() -> tuple[str, ...]:
     """
     frame = sys._getframe(1)
     trail: list[str] = []
-    for _ in range(_DEPTH):
+    while len(trail) < _DEPTH:  # of positions: hidden frames may be many
         if frame is None or frame.f_code in _MODULE_CALLS:
             break
         code = frame.f_code

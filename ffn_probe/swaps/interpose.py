@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ffn_probe.anatomy import Block, Call, Tap
+from ffn_probe.discover.trace import put_in
 from ffn_probe.discover.trail import call_trail, function_name
 from ffn_probe.errors import AttachError
 
@@ -186,6 +187,7 @@ def _enter(
         for block, tap in layer.at("input"):
             with _watching(layers[k + 1 :]):
                 _touch_input(block, tap, given, named, layer.touch)
+    put_in(tuple(given), named)
     return tuple(given), named
 
 
