@@ -97,7 +97,7 @@ class Acting:
                 f"{tuple(tensor.shape)} is to be replaced; this block cannot be swapped"
             )
         self.fired += 1
-        return made.reshape(tensor.shape)
+        return made if made.shape == tensor.shape else made.reshape(tensor.shape)
 
     def _meet(self, block: Block, tap: Tap, gate: Tensor, product: Tensor) -> Tensor:
         value = self._value(block, tap, gate)

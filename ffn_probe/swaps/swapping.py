@@ -208,10 +208,13 @@ class Swapping:
             )
         else:
             found = scan(self.model, self._example)
-        blocks = found.blocks if isinstance(found, Scan) else tuple(found)
-        if not blocks:
-            raise ModelError(f"no FFN in {type(self.model).__name__}; there is nothing to swap")
-        return blocks
+        scanned = found if isinstance(found, Scan) else Scan(tuple(found), ())
+        if not scanned.blocks:
+            near = "; ".join(f"{s.path}: {s.reason}" for s in scanned.skipped[:3]) or "nothing"
+            raise ModelError(
+                f"no FFN in {type(self.model).__name__}; there is nothing to swap. Near: {near}"
+            )
+        return scanned.blocks
 
 
 _ENTERED: list[Swapping] = []

@@ -37,13 +37,12 @@ class Glu(nn.Module):
 
 
 class Shared(nn.Module):
-    """Two blocks that share one norm, one activation module and one up projection."""
+    """Two blocks that share one norm and one activation module."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = Mlp(norm=nn.LayerNorm(16)), Mlp()
         self.second.norm, self.second.act = self.first.norm, self.first.act
-        self.second.up = self.first.up
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x))
