@@ -5,6 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ffn_probe.attribution.attribution import Interval
+from ffn_probe.report.svg import hover
+
+LEFT = 46.0
+"""Pixels that the labels of an axis take."""
+
+LEVEL = "SQNR, dB (worse upward)"
+"""What the axis of Levels shows."""
+
 _LETTER = 6.6  # px: a letter of the sheet's 11.5 px type, on average, rounded up
 _EQUAL = 16.0  # px: the strip under the axis where what is equal lies
 _BEST = 160.0  # dB: beyond this two tensors are as good as equal
@@ -53,6 +62,50 @@ class Levels:
         if self.bottom - self.y(float(step * math.floor(self.best / step))) > 12:
             parts.append(text(left - 6, y + 4, "equal", "end dim"))
         return parts
+
+    def zone(self, floor: float, x: float, slot: float) -> list[str]:
+        """Return the grey zone under a floor, around x; nothing for NaN."""
+        return self._box(floor, x, slot, 'class="floor"')
+
+    def bar(self, level: float, x: float, width: float, color: str) -> list[str]:
+        """Return a bar up to a level, around x; nothing for NaN."""
+        return self._box(level, x, width, f'fill="{color}"')
+
+    def _box(self, level: float, x: float, width: float, style: str) -> list[str]:
+        if math.isnan(level):
+            return []
+        y = self.y(level)
+        box = (
+            f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" '
+            f'height="{self.bottom - y:.1f}" {style}/>'
+        )
+        return [box]
+
+    def cover(self, x: float, slot: float, words: str) -> str:
+        """Return what shows words when the pointer rests on the column around x."""
+        return hover(x - slot / 2, self.top, slot, self.bottom - self.top, words)
+
+
+def known(value: Interval) -> list[float]:
+    """Return the finite ones of a value and the ends of its interval."""
+    return [v for v in (value.value, value.low, value.high) if math.isfinite(v)]
+
+
+def ends(values: Sequence[float], *, share: bool) -> tuple[float, float]:
+    """Return the ends of an axis that holds 0, the values, and 1 if they are shares."""
+    low, high = min([0.0, *values]), max([1.0 if share else 0.0, *values])
+    if low == high:
+        return low, low + 1.0
+    pad = 0.02 * (high - low)
+    return (low - pad if low < 0 else low), high + pad
+
+
+def marks(low: float, high: float, most: int = 5) -> list[float]:
+    """Return round numbers on an axis, at about `most` places."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(d * power for d in (1, 2, 5, 10) if d * power >= rough)
+    return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def text(x: float, y: float, words: str, kind: str = "") -> str:

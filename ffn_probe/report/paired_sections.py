@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from ffn_probe.attribution.attribution import BlockAttribution, Interval, StageError
-from ffn_probe.report.bars import depth_svg, likeness_svg, patches_svg, stages_svg
+from ffn_probe.report.bars import stages_svg
+from ffn_probe.report.depth import depth_svg, likeness_svg, patches_svg
 from ffn_probe.report.paired import Story
 from ffn_probe.report.paired_causes import causes, factorial, hypotheses, norm, regions, theory
 from ffn_probe.report.paired_words import (

@@ -8,13 +8,12 @@ from jaxtyping import Float64
 
 from ffn_probe.attribution.attribution import Region
 from ffn_probe.figures.theme import CANDIDATE
-from ffn_probe.report.axes import box, fitted, legend, line, text, width_of
+from ffn_probe.report.axes import LEFT, box, fitted, legend, line, marks, text, width_of
 from ffn_probe.report.gate_error import GateError
 from ffn_probe.report.paired_words import percent
 from ffn_probe.report.svg import hover, opened
 from ffn_probe.report.words import number
 
-_LEFT = 46.0
 _ROW = 15.0  # px: a row of labels
 
 
@@ -29,7 +28,7 @@ def gate_svg(gate: GateError, regions: Sequence[Region], *, width: float = 500.0
     right = width - 10
 
     def x_of(value: float) -> float:
-        return _LEFT + (right - _LEFT) * (min(max(value, low), high) - low) / (high - low)
+        return LEFT + (right - LEFT) * (min(max(value, low), high) - low) / (high - low)
 
     labels = _labels(regions, x_of)
     top = 46 + _ROW * (1 + max((row for *_, row in labels), default=0))
@@ -45,7 +44,7 @@ def gate_svg(gate: GateError, regions: Sequence[Region], *, width: float = 500.0
         (line("ink", dash="2 3"), "expected"),
     ]
     name = f"Error of the activation by value of the gate, layer {gate.layer}"
-    parts = [opened(width, bottom + 42, name), *legend(entries, _LEFT, 9.0)]
+    parts = [opened(width, bottom + 42, name), *legend(entries, LEFT, 9.0)]
     parts.append(text(2.0, 30.0, "share per unit of the gate", "dim"))
     parts += _grid(tallest, y_of, right)
     parts += _bounds(regions, x_of, top, bottom)
@@ -58,7 +57,7 @@ def gate_svg(gate: GateError, regions: Sequence[Region], *, width: float = 500.0
         parts.append(f'<path d="{path}" fill="none" {style}/>')
     parts += [text(x, 46 + _ROW * row, words, "mid") for words, x, row in labels]
     parts += _values(low, high, x_of, bottom)
-    parts.append(text((_LEFT + right) / 2, bottom + 34, "value of the gate", "mid dim"))
+    parts.append(text((LEFT + right) / 2, bottom + 34, "value of the gate", "mid dim"))
     parts += [_hover(region, x_of, top, bottom) for region in regions]
     return "".join([*parts, "</svg>"])
 
@@ -75,7 +74,7 @@ def _labels(
         words = f"{fitted(region.name, 110.0)} {percent(region.share)}"
         half = width_of(words) / 2
         middle = (x_of(region.low) + x_of(region.high)) / 2
-        middle = min(max(middle, _LEFT + half), x_of(math.inf) - half)
+        middle = min(max(middle, LEFT + half), x_of(math.inf) - half)
         row = next((i for i, end in enumerate(ends) if end <= middle - half), len(ends))
         ends[row:] = [middle + half + 4, *ends[row + 1 :]]
         found.append((words, middle, row))
@@ -110,20 +109,15 @@ def _grid(tallest: float, y_of: Callable[[float], float], right: float) -> list[
     parts = []
     for value in (0.0, tallest / 2, tallest):
         y = y_of(value)
-        parts.append(
-            f'<line x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
-        )
-        parts.append(text(_LEFT - 5, y + 4, number(float(f"{value:.2g}")), "end dim"))
+        parts.append(f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        parts.append(text(LEFT - 5, y + 4, number(float(f"{value:.2g}")), "end dim"))
     return parts
 
 
 def _values(
     low: float, high: float, x_of: Callable[[float], float], bottom: float
 ) -> list[str]:
-    rough = (high - low) / 7
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(d * power for d in (1, 2, 5, 10) if d * power >= rough)
-    places = [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    places = marks(low, high, 7)
     return [text(x_of(place), bottom + 16, number(place), "mid dim") for place in places]
 
 

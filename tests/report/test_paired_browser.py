@@ -1,0 +1,45 @@
+"""The report of a paired run in a real browser: no label is cut or lies over another."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from ffn_probe.report.paired import Story
+from ffn_probe.report.paired_page import to_html
+from tests.dashboard.test_browser import MISPLACED, NAMES, OPTIONS
+from tests.report.made_attributions import STORIES, gates
+
+pytestmark = pytest.mark.browser
+WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    assert path, "these tests need Chromium (bash .ci/chromium), or leave out -m browser"
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield found
+        found.close()
+
+
+@pytest.mark.parametrize("name", list(STORIES))
+def test_no_label_is_cut_or_lies_over_another(
+    name: str, browser: Browser, tmp_path: Path
+) -> None:
+    told = STORIES[name]()
+    path = tmp_path / "x.html"
+    path.write_text(to_html(Story(told, gates(told))))
+    asked: list[str] = []
+    page = browser.new_page(viewport={"width": 1180, "height": 900})
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    assert page.evaluate(MISPLACED) == []
+    assert asked == [path.as_uri()]
+    for width in (1180, 700, 380):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(WIDER) <= 0
+    page.close()
