@@ -12,10 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ffn_probe.anatomy import Block, Projection
+from ffn_probe.discover.calling import undisturbed
 from ffn_probe.discover.mixtures import renumbered
 from ffn_probe.errors import ModelError, UnknownName
 
 _LEARNED = ("weight", "bias")
+_FORWARDS = frozenset(cls.forward for cls in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+"""The forwards that use weight and bias as they are stored, rows being outputs."""
+
+_AT_ONCE = 1024
+"""Unit vectors that go through a module in one call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,31 +102,41 @@ def _of_module(
 ) -> Matrix:
     own = dict(module.named_parameters(recurse=True))
     weight = getattr(module, "weight", None)
-    if set(own) <= set(_LEARNED) and isinstance(weight, nn.Parameter):
-        bias = own.get("bias")
-        flat: Tensor = weight
-        while flat.dim() > 2 and flat.shape[-1] == 1:  # a convolution over one position
-            flat = flat[..., 0]
-        if type(module).__name__ == "Conv1D":
-            flat = flat.t()
-        named = f"{path}.bias" if bias is not None else ""
-        return _sliced(flat, bias, f"{path}.weight", named, projection, sizes, known=True)
-    return _measured(module, projection, sizes)
+    if not (set(own) <= set(_LEARNED) and isinstance(weight, nn.Parameter)):
+        return _sliced(*_measured(module, sizes[1]), "", "", projection, sizes, known=True)
+    bias = own.get("bias")
+    flat: Tensor = weight
+    while flat.dim() > 2 and flat.shape[-1] == 1:  # a convolution over one position
+        flat = flat[..., 0]
+    if type(module).__name__ == "Conv1D":
+        flat = flat.t()
+    elif type(module).forward not in _FORWARDS:
+        done, added = _measured(module, sizes[1])
+        flat = next((w for w in (flat, flat.t()) if _equal(w, done)), done)
+        if flat is done or not (_equal(bias, added) if bias is not None else not added.any()):
+            return _sliced(done, added, "", "", projection, sizes, known=True)
+    named = f"{path}.bias" if bias is not None else ""
+    return _sliced(flat, bias, f"{path}.weight", named, projection, sizes, known=True)
 
 
-def _measured(module: nn.Module, projection: Projection, sizes: tuple[int, int]) -> Matrix:
-    """Return what a module of any making does to the unit vectors."""
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether what was measured is what is stored, up to rounding."""
+    eps = torch.finfo(b.dtype).eps
+    return a.shape == b.shape and torch.allclose(a, b, rtol=16 * eps, atol=16 * eps)
+
+
+def _measured(module: nn.Module, width: int) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of what a module of any making does to the unit vectors."""
     some = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    inputs = torch.cat([torch.eye(sizes[1]), torch.zeros(1, sizes[1])])
+    inputs = torch.cat([torch.zeros(1, width), torch.eye(width)]).to(some)
     try:
-        with torch.no_grad():
-            rows = module(inputs.to(some.device, some.dtype))
+        with torch.no_grad(), undisturbed(module):
+            rows = torch.cat([module(part) for part in torch.split(inputs, _AT_ONCE)])
     except Exception as error:
         raise ModelError(
             f"{type(module).__name__} cannot be read as a matrix: {error}"
         ) from error
-    bias = rows[-1]
-    return _sliced((rows[:-1] - bias).t(), bias, "", "", projection, sizes, known=True)
+    return (rows[1:] - rows[0]).t(), rows[0]
 
 
 def _sliced(
