@@ -9,6 +9,7 @@ bias of a norm move into the matrices that read it.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Fold:
     `low` and `high` are the smallest and the largest factor, `rounded` counts the parameters
     that do not come back when the factor is taken out again: 0 where the fold is exact bit for
     bit. `sqnr_db` compares the model's outputs on the example with those of before (inf: equal
-    bit for bit), None where there was no example.
+    bit for bit).
     """
 
     place: str
@@ -49,7 +50,7 @@ class Fold:
     low: float
     high: float
     rounded: int
-    sqnr_db: float | None
+    sqnr_db: float
 
 
 # ---- scales through the hidden tensor ---------------------------------------------------
@@ -59,9 +60,8 @@ def fold_hidden(
     model: nn.Module,
     block: Block,
     scales: Float[Tensor, " d_ff"],
+    example: Any,
     stack: ExitStack,
-    *,
-    example: Any = None,
 ) -> Fold:
     """Scale the channels of the hidden tensor: rows of up times them, columns of down by them.
 
@@ -71,9 +71,9 @@ def fold_hidden(
         model: the model of the block; closing `stack` puts its parameters back.
         block: what discovery found.
         scales: by what each channel of `hidden` is multiplied; positive in an MLP.
+        example: an input on which the outputs are compared: what else stands between the
+            matrices (a norm, a low-rank delta, a bias that is added apart) shows there.
         stack: undoes the fold.
-        example: an input on which the outputs are compared; without it, what stands between
-            the product and the down projection (a norm, a clamp) is not seen.
 
     Raises:
         SwapError: the factor cannot pass the block's nonlinearity, a matrix is shared or no
@@ -83,7 +83,7 @@ def fold_hidden(
     """
     degree = _degree(block)
     wide = _checked(block, scales)
-    before = None if example is None else outputs_of(model, example)
+    before = outputs_of(model, example)
     with ExitStack() as undo:
         names = own_copies(model, block, ("up", "down"), undo)
         rows = wide.pow(1.0 / degree) if degree > 1 else wide
@@ -97,28 +97,31 @@ def fold_hidden(
         gap = _seen(before, model, example, f"scaling the hidden tensor of {block.name!r}")
         stack.push(undo.pop_all())
     low, high = float(wide.min()), float(wide.max())
-    return Fold(block.name, names, low, high, rounded, gap.sqnr_db if gap else None)
+    return Fold(block.name, names, low, high, rounded, gap.sqnr_db)
 
 
 def smooth(
-    model: nn.Module,
-    blocks: Sequence[Block],
-    batches: Iterable[Any],
-    stack: ExitStack,
-    *,
-    example: Any = None,
+    model: nn.Module, blocks: Sequence[Block], batches: Iterable[Any], stack: ExitStack
 ) -> tuple[Fold, ...]:
     """Bring the hidden channels of every block to one absmax (Smooth-SwiGLU); all or nothing.
 
+    Args:
+        model: the model of the blocks.
+        blocks: what discovery found.
+        batches: calibration batches; the outputs are compared on the first.
+        stack: undoes it.
+
     Raises:
-        SwapError: as `hidden_absmax` and `fold_hidden`.
+        SwapError: as `hidden_absmax` and `fold_hidden`. Nothing was changed.
     """
-    tops = hidden_absmax(model, blocks, batches)
+    rest = iter(batches)
+    first = list(islice(rest, 1))
+    tops = hidden_absmax(model, blocks, chain(first, rest))
     found: list[Fold] = []
     with ExitStack() as undo:
         for block in blocks:
             scales = smooth_scales(tops[block.name], base=2 ** _degree(block))
-            found.append(fold_hidden(model, block, scales, undo, example=example))
+            found.append(fold_hidden(model, block, scales, first[0], undo))
         stack.push(undo.pop_all())
     return tuple(found)
 
@@ -171,15 +174,15 @@ def _multiply(view: Tensor, factors: Tensor) -> int:
         return int((view.double() / by != old).sum())
 
 
-def _seen(before: list[Tensor] | None, model: nn.Module, example: Any, what: str) -> Gap | None:
-    if before is None:
-        return None
+def _seen(before: list[Tensor], model: nn.Module, example: Any, what: str) -> Gap:
+    """Return how far the outputs went, if it is rounding."""
     gap = gap_between(before, outputs_of(model, example))
     if not gap.is_rounding:
         raise SwapError(
             f"{what} left {gap.sqnr_db:.1f} dB at the outputs, where rounding leaves "
-            f"{gap.rounding_db:.0f} dB: something between its matrices does not let a factor "
-            "pass (a norm, a clamp), or the numbers do not hold it. Nothing was changed."
+            f"{gap.rounding_db:.0f} dB: something between the matrices does not let a factor "
+            "pass (a norm, a low-rank delta, a bias added apart), or the numbers do not hold "
+            "it. Nothing was changed."
         )
     return gap
 
@@ -216,8 +219,7 @@ def fold_gain(
         found = [_unit(model, norm, plan, undo) for norm in norms]
         gap = _seen(before, model, example, "folding the gain of a norm")
         stack.push(undo.pop_all())
-    db = gap.sqnr_db if gap else None
-    return tuple(Fold(p, names, low, high, 0, db) for p, names, low, high in found)
+    return tuple(Fold(p, names, low, high, 0, gap.sqnr_db) for p, names, low, high in found)
 
 
 def _tied(model: nn.Module, norm: Reading) -> list[str]:
