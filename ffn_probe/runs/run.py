@@ -20,6 +20,7 @@ from ffn_probe.attribution import Attribution, explain, pair_measures
 from ffn_probe.errors import RunError, SchemaError, SketchError, UnknownName
 from ffn_probe.measures import MeasureInput, measure_all
 from ffn_probe.runs.manifest import Manifest
+from ffn_probe.runs.paired import check_paired
 from ffn_probe.runs.parts import read_parts, rows_of
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, TABLES, WHOLE
 from ffn_probe.sketches import (
@@ -273,9 +274,9 @@ class Run:
         """Return what made the candidate of a paired run drift.
 
         Raises:
-            RunError: the run is no pair of two models.
+            RunError: the run is no pair of two models, or damaged.
         """
-        self._check_paired()
+        check_paired(self.manifest, self.folder)
         return explain(self)
 
     def pair_measures(self) -> pd.DataFrame:
@@ -284,16 +285,8 @@ class Run:
         Raises:
             RunError: the run is no pair of two models.
         """
-        self._check_paired()
+        check_paired(self.manifest, self.folder)
         return pair_measures(self)
-
-    def _check_paired(self) -> None:
-        if self.manifest.kind != "paired":
-            raise RunError(
-                f"run {self.name} is a {self.manifest.kind} run: it holds one model, and there "
-                "is nothing to explain. Record two models on the same inputs (`ffn-probe "
-                "replay`, ffn_probe.replay), or compare two runs (`ffn-probe compare`)."
-            )
 
 
 def _parsed(kind: Any, row: Mapping[str, Any], path: Path) -> Any:
