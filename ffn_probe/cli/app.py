@@ -9,7 +9,32 @@ import typer
 
 from ffn_probe.anatomy import ROLES
 from ffn_probe.cli.guard import INTERRUPTED, Commands
-from ffn_probe.errors import UnknownName
+from ffn_probe.cli.options import (
+    WATCHED,
+    AsJson,
+    Autopsy,
+    Batches,
+    Candidate,
+    CandidateDtype,
+    CandidateModel,
+    Data,
+    Device,
+    Dtype,
+    Length,
+    MappingFile,
+    Model,
+    Noise,
+    PairBlocks,
+    Patch,
+    Port,
+    Random,
+    Reference,
+    RunFolder,
+    Sequences,
+    SwapText,
+    Tags,
+)
+from ffn_probe.cli.parsing import listed, numbers_in, roles_in, rows_in, tags_in, thresholds_in
 
 app = typer.Typer(
     name="ffn-probe",
@@ -22,127 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_MODEL, _BATCHES, _WATCHED = "The model", "The batches", "What is recorded"
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="package.module:factory (returns the model, or (model, batches)), a folder with a "
-        "Hugging Face model, or a model id",
-    ),
-]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="the folder of the run")]
-Reference = Annotated[Path, typer.Argument(metavar="A", help="the run of the reference")]
-Candidate = Annotated[Path, typer.Argument(metavar="B", help="the run of the candidate")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATA",
-        rich_help_panel=_BATCHES,
-        help="a text file (read by the model's tokenizer), or package.module:function that "
-        "returns batches",
-    ),
-]
-Random = Annotated[
-    bool,
-    typer.Option(
-        "--random", rich_help_panel=_MODEL, help="random weights; needs config.json alone"
-    ),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(metavar="DTYPE", rich_help_panel=_MODEL, help="float32, bfloat16 or float16"),
-]
-Device = Annotated[
-    str, typer.Option(metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, ...")
-]
-Batches = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", rich_help_panel=_BATCHES, help="stop after so many batches"
-    ),
-]
-Sequences = Annotated[
-    int,
-    typer.Option(
-        min=1, metavar="N", rich_help_panel=_BATCHES, help="of a text: sequences a batch"
-    ),
-]
-Length = Annotated[
-    int,
-    typer.Option(
-        min=2, metavar="N", rich_help_panel=_BATCHES, help="of a text: tokens a sequence"
-    ),
-]
-Tags = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="stored in the run; repeatable"),
-]
-CandidateModel = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[CAND]",
-        show_default=False,
-        help="the candidate, named as the reference is; left out with --swap",
-    ),
-]
-SwapText = Annotated[
-    str | None,
-    typer.Option(
-        "--swap",
-        metavar="KEY=NAME,...",
-        rich_help_panel=_MODEL,
-        help="norm=, activation=, gating=, dtype=, quantize=, blocks=, how=: what was swapped; "
-        "without CAND it is applied to a copy of the reference",
-    ),
-]
-CandidateDtype = Annotated[
-    str | None,
-    typer.Option(metavar="DTYPE", rich_help_panel=_MODEL, help="of the candidate alone"),
-]
-PairBlocks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--blocks",
-        metavar="NAMES",
-        rich_help_panel=_WATCHED,
-        help="of the reference: names, globs or layers (-1: the last)",
-    ),
-]
-MappingFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--mapping",
-        metavar="FILE",
-        rich_help_panel=_WATCHED,
-        help="JSON: {block of REF: block of CAND}, over the alignment",
-    ),
-]
-Noise = Annotated[
-    int,
-    typer.Option(
-        min=1, metavar="N", rich_help_panel=_WATCHED, help="batches the noise floor is of"
-    ),
-]
-Patch = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        metavar="N",
-        rich_help_panel=_WATCHED,
-        help="batches on which single blocks are exchanged; 0: none",
-    ),
-]
-Autopsy = Annotated[
-    bool,
-    typer.Option("--autopsy", rich_help_panel=_WATCHED, help="also look for the bug"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
-Port = Annotated[
-    int, typer.Option(min=0, max=65535, metavar="PORT", help="port of the dashboard")
-]
 
 
 def version(value: bool) -> bool:  # noqa: FBT001 - typer's callback
@@ -194,30 +98,30 @@ def record(  # noqa: PLR0913, PLR0917 - the options of a recording
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            rich_help_panel=_WATCHED,
+            rich_help_panel=WATCHED,
             help="names, globs or layers (-1: the last), with commas or given again",
         ),
     ] = None,
     roles: Annotated[
         list[str] | None,
-        typer.Option(metavar="ROLES", rich_help_panel=_WATCHED, help=", ".join(ROLES)),
+        typer.Option(metavar="ROLES", rich_help_panel=WATCHED, help=", ".join(ROLES)),
     ] = None,
     experts: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NUMBERS", rich_help_panel=_WATCHED, help="experts of a mixture: 0,1,7"
+            metavar="NUMBERS", rich_help_panel=WATCHED, help="experts of a mixture: 0,1,7"
         ),
     ] = None,
     every: Annotated[
         int,
-        typer.Option(min=1, metavar="N", rich_help_panel=_WATCHED, help="every n-th batch"),
+        typer.Option(min=1, metavar="N", rich_help_panel=WATCHED, help="every n-th batch"),
     ] = 1,
     rows: Annotated[
         str,
-        typer.Option(metavar="N", rich_help_panel=_WATCHED, help="sampled rows a call, or all"),
+        typer.Option(metavar="N", rich_help_panel=WATCHED, help="sampled rows a call, or all"),
     ] = "512",
     window: Annotated[
-        int, typer.Option(min=1, metavar="N", rich_help_panel=_WATCHED, help="batches a window")
+        int, typer.Option(min=1, metavar="N", rich_help_panel=WATCHED, help="batches a window")
     ] = 64,
     bits: Annotated[
         int,
@@ -225,26 +129,26 @@ def record(  # noqa: PLR0913, PLR0917 - the options of a recording
             min=1,
             max=7,
             metavar="1..7",
-            rich_help_panel=_WATCHED,
+            rich_help_panel=WATCHED,
             help="mantissa bits of the histograms",
         ),
     ] = 7,
     seed: Annotated[
         int,
-        typer.Option(metavar="N", rich_help_panel=_WATCHED, help="seed of the row sampling"),
+        typer.Option(metavar="N", rich_help_panel=WATCHED, help="seed of the row sampling"),
     ] = 0,
     allow_flagged: Annotated[
         bool,
         typer.Option(
             "--allow-flagged",
-            rich_help_panel=_WATCHED,
+            rich_help_panel=WATCHED,
             help="also blocks that scan flags as not reproduced",
         ),
     ] = False,
     tag: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", rich_help_panel=_WATCHED, help="stored in the run; repeatable"
+            metavar="KEY=VALUE", rich_help_panel=WATCHED, help="stored in the run; repeatable"
         ),
     ] = None,
     random: Random = False,
@@ -258,9 +162,9 @@ def record(  # noqa: PLR0913, PLR0917 - the options of a recording
     ffn-probe record ./llama --data book.txt --batches 32 --to runs/base
     """
     options = {
-        "blocks": _listed(blocks), "roles": _roles(roles), "experts": _numbers(experts),
-        "every": every, "rows": _rows(rows), "window": window, "bits": bits, "seed": seed,
-        "allow_flagged": allow_flagged, "tags": _tags(tag),
+        "blocks": listed(blocks), "roles": roles_in(roles), "experts": numbers_in(experts),
+        "every": every, "rows": rows_in(rows), "window": window, "bits": bits, "seed": seed,
+        "allow_flagged": allow_flagged, "tags": tags_in(tag),
         "command": shlex.join(["ffn-probe", *sys.argv[1:]]),
     }  # fmt: skip
     from ffn_probe.cli.recording import print_recording
@@ -316,7 +220,7 @@ def compare(
 
     status = print_drift(
         a, b,
-        out=out, repeat=repeat, mapping=mapping, thresholds=_thresholds(threshold),
+        out=out, repeat=repeat, mapping=mapping, thresholds=thresholds_in(threshold),
         worst=worst, as_json=as_json,
     )  # fmt: skip
     raise typer.Exit(status)
@@ -387,7 +291,7 @@ def replay(  # noqa: PLR0913, PLR0917 - the options of a replay
     pair = Pair(ref, cand, swap, data, batches, sequences, length, random, dtype,
                 candidate_dtype, device)  # fmt: skip
     options = {
-        "blocks": _listed(blocks), "mapping": mapping, "tags": _tags(tag),
+        "blocks": listed(blocks), "mapping": mapping, "tags": tags_in(tag),
         "command": shlex.join(["ffn-probe", *sys.argv[1:]]),
     }  # fmt: skip
     print_replay(
@@ -449,7 +353,7 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a replay
     pair = Pair(ref, cand, swap, data, batches, sequences, length, random, dtype,
                 candidate_dtype, device)  # fmt: skip
     options = {
-        "blocks": _listed(blocks), "mapping": mapping,
+        "blocks": listed(blocks), "mapping": mapping,
         "command": shlex.join(["ffn-probe", *sys.argv[1:]]),
     }  # fmt: skip
     status = check_models(
@@ -493,53 +397,3 @@ def main() -> None:
         app()
     except KeyboardInterrupt:  # while typer itself was at work
         sys.exit(INTERRUPTED)
-
-
-def _listed(given: list[str] | None) -> list[str] | None:
-    """Return the names of an option that can be repeated and takes commas."""
-    names = [name.strip() for text in given or () for name in text.split(",")]
-    return [name for name in names if name] or None
-
-
-def _roles(given: list[str] | None) -> list[str] | None:
-    for role in _listed(given) or ():
-        if role not in ROLES:
-            raise UnknownName.of("role", role, ROLES)
-    return _listed(given)
-
-
-def _numbers(given: list[str] | None) -> list[int] | None:
-    try:
-        return [int(text) for text in _listed(given) or ()] or None
-    except ValueError:
-        raise typer.BadParameter(f"--experts {','.join(given or ())}: not numbers") from None
-
-
-def _rows(text: str) -> int | str:
-    if text == "all":
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"--rows {text!r}: expected a count of at least 1, or all")
-    return int(text)
-
-
-def _tags(given: list[str] | None) -> dict[str, str]:
-    return dict(_pair(text, "--tag") for text in given or ())
-
-
-def _thresholds(given: list[str] | None) -> dict[str, float] | None:
-    found = {}
-    for text in given or ():
-        name, value = _pair(text, "--threshold")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise typer.BadParameter(f"--threshold {text}: {value!r} is no number") from None
-    return found or None
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name:
-        raise typer.BadParameter(f"{option} {text!r} is not name=value")
-    return name, value
