@@ -66,12 +66,13 @@ def _status(found: Found) -> str:
     if _alike(found.blocks, found.output):
         return INDISTINGUISHABLE
     theory = told_by_theory(found.blocks)
-    if theory == EXPECTED and (found.swap or not reached):
+    if theory == EXPECTED and found.swap:
         return EXPECTED
     if reached:
         return BUG
-    tried = bool(found.hypotheses)
-    return UNEXPLAINED if tried or theory == UNEXPLAINED else DRIFT
+    if theory == EXPECTED:  # theory tells how large it is, nobody that it should be
+        return DRIFT
+    return UNEXPLAINED if found.hypotheses or theory == UNEXPLAINED else DRIFT
 
 
 def _alike(blocks: Sequence[BlockAttribution], output: Output | None) -> bool:

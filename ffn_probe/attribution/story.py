@@ -211,17 +211,16 @@ def _elsewhere(found: Found) -> Iterator[str]:
 
 def _theory(found: Found, status: str) -> Iterator[str]:
     items = [(b, t) for b in found.own for t in b.theory if t.unit == "dB"]
-    if status == EXPECTED:
-        first = found.own[0] if found.own else None
-        said = [_beside(t) for b, t in items if b is first and t.verdict == EXPECTED]
-        if said:
-            yield f"Theory expects it: {_and(said)} in layer {items[0][0].layer}."
-        return
     wrong = [(b, t) for b, t in items if t.verdict == UNEXPLAINED]
-    if wrong:
+    if wrong and status != EXPECTED:
         block, theory = wrong[0]
         more = f" (and {_number(len(wrong) - 1, 'more level')})" if len(wrong) > 1 else ""
         yield f"Theory does not tell layer {block.layer}'s {_beside(theory)}{more}."
+        return
+    said = [_beside(t) for b, t in items if b is found.own[0] and t.verdict == EXPECTED]
+    if said and (status == EXPECTED or not found.swap):
+        start = "Theory expects it" if status == EXPECTED else "Formulas of both models tell it"
+        yield f"{start}: {_and(said)} in layer {found.own[0].layer}."
 
 
 def _hypotheses(found: Found) -> Iterator[str]:

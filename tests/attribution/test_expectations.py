@@ -102,6 +102,13 @@ def test_the_causes_of_a_norm_swap_are_shares_of_its_energy() -> None:
     assert split["mean_leakage"].energy == pytest.approx((r**2).sum() * 24)
 
 
+def test_what_nobody_swapped_is_told_by_theory_and_not_expected() -> None:
+    found = swapped(norm_effects())
+    assert found.status == "drift"
+    assert "Formulas of both models tell it: norm " in found.verdict
+    assert "expects" not in found.verdict
+
+
 def test_a_swap_that_theory_has_no_word_for_is_a_drift() -> None:
     assert swapped([], SWAP).status == "drift"
 
