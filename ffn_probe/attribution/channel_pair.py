@@ -1,13 +1,14 @@
 """What two tensors of one site say of each other channel by channel."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float64
 
-_SUMS = ("count", "sum_a", "sum_b", "sum_aa", "sum_bb", "sum_ab")
+CHANNEL_SUMS = ("count", "sum_a", "sum_b", "sum_aa", "sum_bb", "sum_ab")
+"""Columns of the table, in the order of `sums`."""
 
 TOP_SHARE = 0.01
 """Share of channels (at least one of 16) that a standardised cosine leaves out: those with the
@@ -21,14 +22,16 @@ class ChannelPair:
     sums: Float64[np.ndarray, "6 channels"]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, rows: np.ndarray) -> "ChannelPair":
+    def of(cls, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> "ChannelPair":
         """Return the pair of some rows of `paired_channels`, windows and experts added.
 
-        Rows of another width than the first are passed over.
+        `columns` holds the lists of CHANNEL_SUMS by name, one a row. Rows of another width than
+        the first are passed over.
         """
-        columns = [frame[name].to_numpy(object)[rows] for name in _SUMS]
-        stacks = [np.array([np.asarray(x, np.float64) for x in row]) for row in zip(
-            *columns, strict=True)]  # fmt: skip
+        stacks = [
+            np.array([np.asarray(columns[name][row], np.float64) for name in CHANNEL_SUMS])
+            for row in rows
+        ]
         width = stacks[0].shape[1]
         return cls(np.sum([s for s in stacks if s.shape[1] == width], axis=0))
 

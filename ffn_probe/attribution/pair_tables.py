@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from ffn_probe.anatomy import ROLES, Block
-from ffn_probe.attribution.channel_pair import ChannelPair
+from ffn_probe.attribution.channel_pair import CHANNEL_SUMS, ChannelPair
 from ffn_probe.attribution.floors import rounding_floor, sqnr_db
 from ffn_probe.attribution.site_pair import SitePair, positions, summed_by_fold
 
@@ -131,6 +131,11 @@ class PairTables:
     def _channel_rows(self) -> Mapping[tuple[str, ...], np.ndarray]:
         return positions(self.frames["paired_channels"], ("block", "role", "view"))
 
+    @cached_property
+    def _channel_columns(self) -> Mapping[str, np.ndarray]:
+        frame = self.frames["paired_channels"]
+        return {name: frame[name].to_numpy(object) for name in CHANNEL_SUMS}
+
     def site(self, block: str, role: str, view: str) -> SitePair | None:
         """Return the sums of a site in a view, None where there are none."""
         return self._sites.get((block, role, view))
@@ -143,7 +148,7 @@ class PairTables:
     def channels(self, block: str, role: str, view: str) -> ChannelPair | None:
         """Return the sums by channel, None where there are none."""
         rows = self._channel_rows.get((block, role, view))
-        return None if rows is None else ChannelPair.of(self.frames["paired_channels"], rows)
+        return None if rows is None else ChannelPair.of(self._channel_columns, rows)
 
     def floor_db(self, block: str, role: str) -> float:
         """Return the noise floor of a site in dB of SQNR."""
