@@ -15,8 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from ffn_probe.anatomy import Block, Call, Tap
+from ffn_probe.discover.operations import in_place
 from ffn_probe.discover.trace import put_in
 from ffn_probe.discover.trail import call_trail, function_name
 from ffn_probe.errors import AttachError
@@ -124,6 +126,7 @@ class _Interposer:
     module: nn.Module
     own: Any  # the forward in the module's own dictionary of before, None: its class's
     layers: list[_Layer]
+    hook: RemovableHandle | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inner = self.own or MethodType(type(self.module).forward, self.module)
@@ -144,12 +147,10 @@ def _stand_in(module: nn.Module, found: list[_Entry], touch: Touch, undo: ExitSt
         # The hook also turns off the fused fast path that calls no submodule. It is the first:
         # what it puts in is what the other hooks see.
         hook = module.register_forward_pre_hook(_enter, with_kwargs=True, prepend=True)
-        undo.callback(hook.remove)
-        undo.callback(_restore, module, standing)
-        standing = _Interposer(module, standing, [])
+        standing = _Interposer(module, standing, [], hook)
         module.forward = standing
     standing.layers.append(layer)
-    undo.callback(standing.layers.remove, layer)
+    undo.callback(_leave, module, standing, layer)
 
 
 def is_standing_in(module: nn.Module) -> bool:
@@ -167,11 +168,17 @@ def carry_over(old: nn.Module, new: nn.Module) -> None:
         new.forward = _Interposer(new, vars(new).get("forward"), standing.layers)
 
 
-def _restore(module: nn.Module, old: Any) -> None:
-    if old is None:
+def _leave(module: nn.Module, standing: _Interposer, layer: _Layer) -> None:
+    """Take one layer away; the last one gives the module its own forward back."""
+    standing.layers.remove(layer)
+    if standing.layers:
+        return
+    if standing.hook is not None:
+        standing.hook.remove()
+    if standing.own is None:
         vars(module).pop("forward", None)
     else:
-        module.forward = old
+        module.forward = standing.own
 
 
 def _enter(
@@ -269,11 +276,17 @@ class _Calls(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         name = function_name(func)
-        if name not in self.names:
-            return result
-        for k, entry in self.taps.get(Call(name, call_trail()), ()):
+        found = self.taps.get(Call(name, call_trail()), ()) if name in self.names else ()
+        # What a function changed in place is read where it was, not from what it returned.
+        changed = args[0] if found and in_place(name) and args else None
+        made = result if changed is None else changed
+        for k, entry in found:
             with _watching(self.layers[k + 1 :]):
-                result = self._asked(result, *entry, self.layers[k].touch)
+                made = self._asked(made, *entry, self.layers[k].touch)
+        if changed is None:
+            return made
+        if made is not changed:
+            changed.copy_(made)
         return result
 
     def _asked(self, result: Any, block: Block, tap: Tap, touch: Touch) -> Any:
