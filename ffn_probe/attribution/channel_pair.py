@@ -62,7 +62,7 @@ class ChannelPair:
         kept = spread > 1e-12 * np.maximum(sum_aa, 1e-300)
         if count.size >= 16:
             top = max(1, round(TOP_SHARE * count.size))
-            kept[np.argsort(-sum_aa, kind="stable")[:top]] = False
+            kept[np.argpartition(sum_aa, -top)[-top:]] = False
         if not kept.any():
             return math.nan
         joint = (sum_ab - mean * sum_b)[kept] / spread[kept]

@@ -188,6 +188,15 @@ def test_whole_runs_are_read_where_there_are_no_folds() -> None:
     assert len(one) > 50
 
 
+def test_whole_runs_are_not_added_to_their_folds() -> None:
+    given = tables(CANDIDATE)
+    frame_ = given.frames["paired"]
+    both = joined(frame_, frame_.query("fold == 0").assign(fold=-1, error=1e9))
+    found = measures_of(type(given)({**given.frames, "paired": both}, {}, given.blocks))
+    before = measures_of(type(given)(given.frames, {}, given.blocks))
+    pd.testing.assert_frame_equal(found, before)
+
+
 def test_experts_and_windows_are_added() -> None:
     given = tables(CANDIDATE)
     again = given.frames["paired"].assign(expert=3, window=1)
