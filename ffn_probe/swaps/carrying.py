@@ -23,9 +23,9 @@ from ffn_probe.swaps.activations import (
     install,
 )
 from ffn_probe.swaps.dtypes import swap_block_dtype, swap_dtype
-from ffn_probe.swaps.exact import exact_norm
 from ffn_probe.swaps.gating import Meeting, meeting, value_path
 from ffn_probe.swaps.inline import Normalising, swap_inline
+from ffn_probe.swaps.keeping import convert, smooth_blocks
 from ffn_probe.swaps.matching import Calibration, calibrate
 from ffn_probe.swaps.norms import swap_norms
 from ffn_probe.swaps.places import Place, every_place, places_of
@@ -79,7 +79,7 @@ def carry_out(
     """
     work = _Work(model, swap, blocks, stack)
     if swap.how == "exact":
-        return _exact(work, example)
+        return convert(model, swap, blocks, stack, example)
     places, wanted = _places(work)
     meetings = _meetings(work)
     fitted = _fitted(work, places, wanted, meetings, calibration)
@@ -89,6 +89,8 @@ def carry_out(
         _swap_inline(work, wanted, example)
     for item in meetings:
         _meet(work, item, fitted)
+    if swap.gating == gating.SMOOTH:
+        work.changed += smooth_blocks(model, blocks, stack, calibration)
     if swap.dtype is not None:
         _cast(work, swap.dtype)
     _quantize(work)
@@ -96,29 +98,6 @@ def carry_out(
     if example is not None:
         _check_runs(work, example)
     return Swapped(swap.text, tuple(work.changed), tuple(work.left))
-
-
-def _exact(work: _Work, example: Any) -> Swapped:
-    """Convert the norms of the residual stream without changing what the model computes."""
-    name, params = named("norm", work.swap.norm or NONE)
-    if params:
-        raise SwapError(f"an exact conversion keeps the eps of each norm; write norm={name!r}")
-    if example is None:
-        raise SwapError("how='exact' reads the model's code from a pass: pass example=")
-    before = {b.norm.module: b for b in work.blocks if b.norm.module is not None}
-    only = None if work.swap.norms == "all" else frozenset(before)
-    if only is not None and not only:
-        raise SwapError(f"the swap {work.swap.text} applies to nothing (no block has a norm)")
-    report = exact_norm(work.model, example, work.stack, target=name, only=only)
-    note = f"{len(report.centred)} parameters centred, {len(report.biases)} took a bias"
-    old = "rmsnorm" if name == "layernorm" else "layernorm"
-    blocks = {path: block.name for path, block in before.items()}
-    changed = tuple(
-        Change("norm", blocks.get(path, ""), path, old, name, note) for path in report.norms
-    )
-    left = tuple(Left("norm", path, "it stays what it was") for path in report.left)
-    error = {"max_abs": report.max_abs, "sqnr_db": report.sqnr_db}
-    return Swapped(work.swap.text, changed, left, error)
 
 
 # ---- before -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Swap: what is to be swapped, as a value that can be stored, said and read."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -162,10 +163,12 @@ def named(noun: str, text: str) -> tuple[str, dict[str, float]]:
         key, _, number = part.partition("=")
         try:
             params[key] = float(number)
-        except ValueError as error:
+        except ValueError:
+            params[key] = math.nan
+        if not math.isfinite(params[key]):
             raise SwapError(
                 f"{noun} {text!r}: {part!r} is no parameter; write {name}:{key}=1.0"
-            ) from error
+            )
     return name, params
 
 

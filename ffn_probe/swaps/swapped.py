@@ -10,8 +10,8 @@ class Change:
     """One thing that was changed: `part` is norm, activation, gating, dtype, quantize.
 
     `block` is the FFN it belongs to ("": none, or several), `path` the module or parameter.
-    `sqnr_db` is the achieved error where calibration measured it: of the norm's or the hidden
-    tensor against the one of before, in dB; None where nothing was measured.
+    `sqnr_db` is the achieved error in dB where it was measured, else None: of a refitted norm's
+    or hidden tensor on the calibration batches, of the model's output where scales were folded.
     """
 
     part: str
