@@ -28,6 +28,9 @@ CONVERTIBLE: dict[str, dict[str, Any]] = {
     "PhiForCausalLM": LEGACY,
     "StableLmForCausalLM": SMALL,
     "NemotronForCausalLM": SMALL,
+    "GPTJForCausalLM": GPT2 | {"rotary_dim": 4, "n_inner": 48},
+    "FalconForCausalLM": LEGACY | {"num_hidden_layers": 2, "new_decoder_architecture": True},
+    "Starcoder2ForCausalLM": SMALL,
 }
 
 
@@ -448,6 +451,103 @@ def test_a_multiplier_that_is_the_same_for_every_channel_is_no_obstacle() -> Non
     before = logits(model, TOKENS)
     with exactly(model, TOKENS):
         assert sqnr_db(before, logits(model, TOKENS)) > 290
+
+
+class InPlace(Pre):
+    """The stream is added to in place."""
+
+    def stream(self, ids: Tensor) -> Tensor:
+        x = self.tokens(ids)
+        for norm, up, down in zip(self.norms, self.ups, self.downs, strict=True):
+            x += down(torch.relu(up(norm(x))))
+        return x
+
+
+class Weighted(Pre):
+    """A branch is weighed by one learned number, added with a factor, and masked by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weigh = nn.Parameter(torch.tensor(0.3))
+
+    def stream(self, ids: Tensor) -> Tensor:
+        x = self.tokens(ids)
+        for norm, up, down in zip(self.norms, self.ups, self.downs, strict=True):
+            x = torch.add(x, self.weigh * down(torch.relu(up(norm(x)))), alpha=0.7)
+        return x.masked_fill((ids == 3)[..., None], 0.0)
+
+
+class Sliced(Pre):
+    """Positions are a slice of a table, a token of its own comes first, one row is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(20, D))
+        self.first = nn.Parameter(torch.randn(1, 1, D))
+
+    def stream(self, ids: Tensor) -> Tensor:
+        x = super().stream(ids) + self.positions[: ids.shape[1]]
+        return torch.cat([self.first.expand(len(ids), -1, -1), x], dim=1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.final(self.stream(ids))[:, 0])
+
+
+class Tabled(Pre):
+    """Positions are a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sinusoids", torch.linspace(0, 9, 20 * D).sin().view(20, D))
+
+    def stream(self, ids: Tensor) -> Tensor:
+        return super().stream(ids) + self.sinusoids[: ids.shape[1]]
+
+
+class Shared(Pre):
+    """Every layer runs the same modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([self.norms[0]] * 2)
+        self.ups = nn.ModuleList([self.ups[0]] * 2)
+        self.downs = nn.ModuleList([self.downs[0]] * 2)
+
+
+class Plainest(Pre):
+    """Norms without gain and bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(D, elementwise_affine=False) for _ in "ab")
+        self.final = nn.LayerNorm(D, elementwise_affine=False)
+
+
+@pytest.mark.parametrize(
+    "make", [InPlace, Weighted, Sliced, Tabled, Shared, Plainest], ids=lambda c: c.__name__
+)
+def test_streams_of_many_makings_are_converted_and_given_back(
+    make: Callable[[], nn.Module],
+) -> None:
+    torch.manual_seed(0)
+    model = disturbed(make())
+    before, out = snapshot(model), logits(model, TOKENS)
+    with exactly(model, TOKENS) as done:
+        assert sqnr_db(out, logits(model, TOKENS)) > 285
+        assert not any(isinstance(m, nn.LayerNorm) for m in model.modules())
+    assert len(done.norms) == len({id(n) for n in (*model.norms, model.final)})
+    assert same(before, snapshot(model))
+
+
+def test_a_stream_in_half_precision_is_converted_to_its_own_rounding() -> None:
+    model = tiny_lm.load("ln-gelu")
+    truth = logits(model, text())
+    model.bfloat16()
+    before = sqnr_db(truth, logits(model, text()).float())
+    with exactly(model, text()):
+        after = sqnr_db(truth, logits(model, text()).float())
+    assert before > 30
+    assert after > before - 3
 
 
 def test_a_norm_of_the_embedding_with_one_gain_can_be_centred() -> None:
