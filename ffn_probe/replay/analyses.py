@@ -23,7 +23,7 @@ from ffn_probe.replay.parts import Parts, parts_of
 from ffn_probe.replay.playing import comparable, differing, same_part, shares
 from ffn_probe.replay.regions import ActivationError
 from ffn_probe.replay.tokens import Tokens
-from ffn_probe.replay.views import Shown
+from ffn_probe.replay.views import Shown, entering
 from ffn_probe.sketches import BitHistogram
 from ffn_probe.sketches.distances import ks, psi, w1_asinh
 
@@ -182,7 +182,7 @@ class Analyses:
             if name == pair.a.name:
                 self._align(pair.a, "reference", name, role, value)
         a, b = self.parts.get(pair.a.name, (None, None))
-        resid = shown.roles.get((pair.a.name, "resid", -1, 0))
+        resid = shown.roles.get((pair.a.name, entering(pair), -1, 0))
         if a is None or b is None or resid is None or pair.reason:
             return
         rows, folds = tokens.rows(resid)
@@ -254,7 +254,10 @@ def _checked(model: nn.Module, block: Block, roles: Mapping[Any, Tensor]) -> Par
     if block.experts:
         raise ModelError("a mixture of experts is not taken apart here; see the autopsy")
     parts = parts_of(model, block)
-    resid, out = (roles.get((block.name, role, -1, 0)) for role in ("resid", "out"))
+    resid = roles.get((block.name, "resid", -1, 0))
+    if resid is None and block.norm.kind == "none":
+        resid = roles.get((block.name, "normed", -1, 0))
+    out = roles.get((block.name, "out", -1, 0))
     if resid is None or out is None:
         raise ModelError("its residual stream or its output is not seen")
     few = resid.reshape(-1, resid.shape[-1])[:256]

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from ffn_probe.discover.calling import undisturbed
 from ffn_probe.errors import CompareError, FfnProbeError, ModelError
 from ffn_probe.probes.attach import chosen_blocks
 from ffn_probe.probes.record import moved
-from ffn_probe.replay.pairing import Pairing, borrowed, paired, whole_mixture
+from ffn_probe.replay.pairing import Pairing, borrowed, paired, whole_mixtures
+from ffn_probe.replay.passes import run_model
 from ffn_probe.swaps import Swap, apply
 
 
@@ -76,8 +78,8 @@ def pairing_of(
     same = candidate is reference and found_candidate is None
     theirs = known if same else _blocks(candidate, example, found_candidate)
     theirs = borrowed(known, theirs, candidate)
-    mine = tuple(whole_mixture(b, reference) for b in mine)
-    theirs = tuple(whole_mixture(b, candidate) for b in theirs)
+    mine = whole_mixtures(mine, reference, partial(run_model, reference, example))
+    theirs = whole_mixtures(theirs, candidate, partial(run_model, candidate, example))
     if wanted is not None:
         layers = {block.layer for block in mine}
         theirs = tuple(b for b in theirs if b.layer in layers)

@@ -5,10 +5,13 @@ deep; blocks of one layer by name, then by kind, then in order. Blocks that cann
 value by value keep their pair, with the reason.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from ffn_probe.anatomy import Block, Tap
 from ffn_probe.compare.align import Mapped, read_mapping
@@ -131,15 +134,71 @@ def _reason(a: Block, b: Block, *, deep: bool) -> str:
     return ""
 
 
-def whole_mixture(block: Block, model: nn.Module) -> Block:
-    """Return a mixture whose `out` is what all its experts give together, a token a row."""
-    if not block.experts:
-        return block
-    path = block.name
-    if isinstance(model.get_submodule(path), nn.ModuleList):
-        path = path.rpartition(".")[0]
+def whole_mixtures(
+    blocks: Sequence[Block], model: nn.Module, run: Callable[[], object]
+) -> tuple[Block, ...]:
+    """Return the blocks, the `out` of mixtures being what all experts give together.
+
+    That is the output of the innermost module around the experts that is called once and gives
+    one row a token; a mixture without one has no `out`.
+
+    Args:
+        blocks: what discovery found.
+        model: their model.
+        run: runs it once.
+    """
+    mixtures = [block for block in blocks if block.experts]
+    if not mixtures:
+        return tuple(blocks)
+    around = {path for block in mixtures for path in _around(block.name)}
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    entering: dict[str, int] = {}
+    with ExitStack() as stack:
+        for path in around:
+            hook = partial(_note_shape, shapes, path)
+            stack.callback(model.get_submodule(path).register_forward_hook(hook).remove)
+        for block in mixtures:
+            if block.norm.module is not None:
+                hook = partial(_note_rows, entering, block.name)
+                norm = model.get_submodule(block.norm.module)
+                stack.callback(norm.register_forward_hook(hook).remove)
+        run()
+    return tuple(
+        _whole(block, shapes, entering) if block.experts else block for block in blocks
+    )
+
+
+def _around(name: str) -> list[str]:
+    """Return a module's path and those around it, innermost first, three at most."""
+    parts = name.split(".")
+    return [".".join(parts[: len(parts) - i]) for i in range(min(3, len(parts)))]
+
+
+def _note_shape(
+    shapes: dict[str, list[tuple[int, ...]]], path: str, _m: object, _a: object, output: object
+) -> None:
+    found = output[0] if isinstance(output, tuple | list) and output else output
+    shapes.setdefault(path, []).append(tuple(found.shape) if isinstance(found, Tensor) else ())
+
+
+def _note_rows(
+    entering: dict[str, int], name: str, _m: object, _a: object, output: object
+) -> None:
+    if isinstance(output, Tensor):
+        entering[name] = output.shape[:-1].numel()
+
+
+def _whole(
+    block: Block, shapes: Mapping[str, list[tuple[int, ...]]], entering: Mapping[str, int]
+) -> Block:
     taps = tuple(t for t in block.taps if t.role != "out")
-    return replace(block, taps=(*taps, Tap("out", "output", path)))
+    wanted = entering.get(block.name)
+    for path in _around(block.name):
+        seen = shapes.get(path, [])
+        fits = len(seen) == 1 and seen[0][-1:] == (block.d_model,)
+        if fits and wanted in {None, math.prod(seen[0][:-1])}:
+            return replace(block, taps=(*taps, Tap("out", "output", path)))
+    return replace(block, taps=taps)
 
 
 def borrowed(

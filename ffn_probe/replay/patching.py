@@ -15,8 +15,10 @@ from ffn_probe.replay.parts import Parts
 from ffn_probe.replay.passes import Key, look, run_model
 from ffn_probe.swaps.interpose import readers, writers
 
+_ENTERING = ("resid", "normed")
+
 Replacement = Callable[[Tensor], Tensor]
-"""Makes a block's `out` of its `resid`."""
+"""Makes a block's `out` of what enters it."""
 
 
 def block_of_parts(parts: Parts) -> Replacement:
@@ -46,22 +48,31 @@ def patched(
 
     def touch(key: Key, value: Tensor) -> Tensor | None:
         block, role, _, ordinal = key
-        if role == "resid":
+        if role in _ENTERING:
             held[block, ordinal] = value
             return None
         resid = held.pop((block, ordinal))
-        return by_name[block](resid).to(value.dtype)
+        return by_name[block](resid).reshape(value.shape).to(value.dtype)
 
     return look(model, batch, _entries(block for block, _ in replacements), touch)
 
 
 def _entries(blocks: Iterable[Block]) -> list[tuple[Block, Tap]]:
-    return [e for block in blocks for e in (*readers(block, ["resid"]), *writers(block, "out"))]
+    return [
+        e
+        for block in blocks
+        for e in (*readers(block, [_enters(block)]), *writers(block, "out"))
+    ]
+
+
+def _enters(block: Block) -> str:
+    """Return the role of a block's input: the stream, or where no norm is the FFN's input."""
+    return "resid" if "resid" in block.roles else "normed"
 
 
 def can_patch(block: Block) -> bool:
     """Return whether a block's input and output are each in one place."""
-    places = (readers(block, ["resid"]), writers(block, "out"))
+    places = (readers(block, [_enters(block)]), writers(block, "out"))
     return not block.experts and all(len(found) == 1 for found in places)
 
 

@@ -113,7 +113,7 @@ class Views:
 
         def touch(key: Key, value: Tensor) -> None:
             pair = by_b[key[0]]
-            if key[1] in {"resid", _OUT}:
+            if key[1] in {entering(pair), _OUT}:
                 kept[key] = value.clone()
             self.compare(pair, key, value, tokens, shown, "end")
 
@@ -133,14 +133,15 @@ class Views:
 
         def touch(key: Key, value: Tensor) -> Tensor | None:
             pair = by_b[key[0]]
-            if key[1] == "resid":
-                return shown.get((pair.a.name, *key[1:]))
+            if key[1] == entering(pair):
+                own = shown.get((pair.a.name, *key[1:]))
+                return None if own is None else own.clone()  # a model may write into it
             self.compare(pair, key, value, tokens, shown, "local")
             if key[1] == _OUT:
                 self._inherit(pair, key, value, tokens, shown, ends)
             return None
 
-        entries = [e for p in pairs for e in (*writers(p.b, "resid"), *_after(p.b))]
+        entries = [e for p in pairs for e in (*writers(p.b, entering(p)), *_after(p))]
         look(self.candidate, batch, entries, touch, name="the candidate")
 
     def _inherit(
@@ -176,10 +177,10 @@ class Views:
             own = shown.get((pair.a.name, role, expert, ordinal // places))
             if own is None or own.shape != value.shape:
                 return None
-            if role != "resid" and ordinal % places == 0:
+            if role != entering(pair) and ordinal % places == 0:
                 here = (block, role, expert, ordinal // places)
                 self.compare(pair, here, value, tokens, shown, "stage")
-            return own
+            return own.clone()
 
         entries = [e for p in pairs for role in _forced(p) for e in writers(p.b, role)]
         look(self.candidate, batch, entries, touch, name="the candidate")
@@ -189,13 +190,24 @@ class Views:
     ) -> Tensor:
         """Compare the reference with itself: in another dtype, or its batch split in two."""
         entries = [e for pair in pairs for e in readers(pair.a) if not e[1].labels]
+        count = tokens.sequences * tokens.length
+        mixed = {  # rows that an expert was given are in another order when a batch is split
+            pair.a.name
+            for pair in pairs
+            if pair.a.experts
+            and any(
+                key[0] == pair.a.name and value.shape[:-1].numel() != count
+                for key, value in shown.items()
+                if key[1] in {"resid", "normed", _OUT}
+            )
+        }
         if self.noise_model is not None:
             again, output = capture(self.noise_model, batch, entries)
         else:
             again, output = _in_halves(self.reference, batch, tokens, entries)
         for key, value in again.items():
             own = shown.get(key)
-            if own is not None and own.shape == value.shape:
+            if own is not None and own.shape == value.shape and key[0] not in mixed:
                 a, folds = tokens.rows(own)
                 sums = self.sums_at(key[0], key[1], key[2], "noise")
                 sums.add(a, tokens.rows(value)[0], folds, full=False)
@@ -248,8 +260,18 @@ class Views:
         return found
 
 
-def _after(block: Block) -> Iterable[tuple[Block, Any]]:
-    return readers(block, [role for role in block.roles if role != "resid"])
+def entering(pair: BlockPair) -> str:
+    """Return the role at which the reference's stream is put into the candidate's block.
+
+    Where no norm stands before the FFN, its input is the stream.
+    """
+    both = {*pair.a.roles} & {*pair.b.roles}
+    return "resid" if "resid" in both else "normed"
+
+
+def _after(pair: BlockPair) -> Iterable[tuple[Block, Any]]:
+    order = ROLES.index(entering(pair))
+    return readers(pair.b, [role for role in pair.b.roles if ROLES.index(role) > order])
 
 
 def _forced(pair: BlockPair) -> list[str]:

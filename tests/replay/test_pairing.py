@@ -8,7 +8,7 @@ from ffn_probe import discover
 from ffn_probe.anatomy import Block
 from ffn_probe.errors import CompareError, UnknownName
 from ffn_probe.replay.apart import trained_apart
-from ffn_probe.replay.pairing import borrowed, paired, whole_mixture
+from ffn_probe.replay.pairing import borrowed, paired, whole_mixtures
 from sample_runs.tiny_lm import held_back, load
 from tests.replay.planted import with_quick_gelu, with_scaled
 
@@ -77,8 +77,8 @@ def test_a_mixture_is_judged_by_what_its_experts_give_together():
              "num_hidden_layers": 1, "num_attention_heads": 2}  # fmt: skip
     config = MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=4)
     model = MixtralForCausalLM(config).eval()
-    (block,) = discover(model, BATCH)
-    out = [tap for tap in whole_mixture(block, model).taps if tap.role == "out"]
+    found = whole_mixtures(discover(model, BATCH), model, lambda: model(**BATCH))
+    out = [tap for block in found for tap in block.taps if tap.role == "out"]
     assert [(tap.how, tap.labels) for tap in out] == [("output", "")]
     shapes = []
     hook = model.get_submodule(out[0].path).register_forward_hook(
