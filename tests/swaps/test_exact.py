@@ -373,6 +373,14 @@ class TwoNorms(Pre):
         return self.head(self.final(x)) + self.head(self.other(x))
 
 
+class Mixed(Pre):
+    """One norm of the stream is an RMSNorm already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms[1] = nn.RMSNorm(D)
+
+
 class Sandwich(Pre):
     """x + norm(f(norm(x)))."""
 
@@ -393,6 +401,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "headless": (Headless, "the model returns it"),
     "shifted": (Shifted, "0.5 is added to every channel"),
     "two norms": (TwoNorms, "also reads what final does not normalise"),
+    "mixed": (Mixed, r"norms\.1 is no LayerNorm and reads the stream's mean"),
     "sandwich": (Sandwich, "the norm edges.0 writes into the stream"),
 }
 
