@@ -18,13 +18,16 @@ from ffn_probe.attribution.blocks import block_of
 from ffn_probe.attribution.bootstrap import LEAST_FOLDS
 from ffn_probe.attribution.expectations import theory_of, told_by_theory
 from ffn_probe.attribution.factorial import CELLS, factorial
-from ffn_probe.attribution.floors import DRIFT, above
+from ffn_probe.attribution.floors import DRIFT, above, rounding_floor
 from ffn_probe.attribution.output_drift import output_drift
 from ffn_probe.attribution.pair_tables import BY_ROLE, PairedRun, PairTables
 from ffn_probe.attribution.shares import model_causes, patched_all
 from ffn_probe.attribution.story import Found, NotFinite, first_stage, told, verdict
 
 BUG = "bug"
+
+RANDOM_DB = 25.0
+"""A reference that is this much further from itself than rounding allows is random."""
 
 _UNITS = {"kl": "nats a token", "loss": "nats a token", "error": "mean squared error"}
 
@@ -158,6 +161,20 @@ def _factorials(tables: PairTables) -> list[Factorial]:
     return found
 
 
+def _random(tables: PairTables) -> str:
+    """Return what to say of a reference that does not repeat itself, "" where it does."""
+    for layer, block in tables.places:
+        noise = tables.site(block, "out", "noise")
+        apart = noise.sqnr_db if noise else math.nan
+        if apart < rounding_floor(tables.dtypes, "out") - RANDOM_DB:
+            return (
+                f"The reference differs from itself by {apart:.1f} dB in layer {layer}: "
+                "something in it is random (dropout in training mode?), and what is told is "
+                "beyond that."
+            )
+    return ""
+
+
 def _notes(tables: PairTables, found: Found) -> tuple[str, ...]:
     floors = tables.about.get("floors") or {}
     notes = [f"Noise floor: {floors['how']}"] if floors.get("how") else []
@@ -166,6 +183,9 @@ def _notes(tables: PairTables, found: Found) -> tuple[str, ...]:
             "The reference was not compared with itself: the floor is the rounding of "
             f"{' and '.join(sorted(set(tables.dtypes)))} alone."
         )
+    random = _random(tables)
+    if random:
+        notes.append(random)
     ends = [tables.site(block.block, "out", "end") for block in found.blocks]
     folds = max((len(site.folds) for site in ends if site), default=LEAST_FOLDS)
     if folds < LEAST_FOLDS:

@@ -84,11 +84,12 @@ def verdict(found: Found, status: str) -> str:
 def _not_finite(site: NotFinite) -> str:
     side = "candidate" if site.candidate else "reference"
     count = site.candidate or site.reference
-    values = "1 value" if count == 1 else f"{count} values"
+    values = _number(count, "value")
+    verb = "is" if count == 1 else "are"
     return (
-        f"Layer {site.layer}, stage {site.stage}: {values} of the {side} at "
-        f"{site.block}/{site.role} are not finite and all of the other model are; nothing "
-        "before that site differs so."
+        f"Layer {site.layer}, stage {site.stage}: the {side} has {values} that {verb} not "
+        f"finite at {site.block}/{site.role}, the other model has none; no site before it "
+        "differs so."
     )
 
 
@@ -108,7 +109,8 @@ def _alike(found: Found) -> str:
     lowest = _db(min(first.local_db, first.end_db))
     return (
         f"{level}. Inside, {_layers(differing)} {verb} (first {lowest} in layer "
-        f"{first.layer}): another form of the same function, which the output does not see."
+        f"{first.layer}), which the output does not see: another form of the same function, "
+        "or too little to matter."
     )
 
 

@@ -76,6 +76,13 @@ def test_the_floor_of_noise_is_respected() -> None:
     assert loud.blocks[1].floor_db == pytest.approx(60, abs=1)
 
 
+def test_a_reference_that_does_not_repeat_itself_is_told() -> None:
+    noisy = attribution_of(tables(model(), noise=0.3))
+    assert "The reference differs from itself by 10.4 dB in layer 0" in noisy.notes[1]
+    assert "dropout in training mode?" in noisy.notes[1]
+    assert len(attribution_of(tables(model(), noise=1e-5)).notes) == 1
+
+
 # One planted bug
 
 
@@ -203,7 +210,7 @@ def test_a_form_that_shifts_the_stream_is_no_drift_where_the_output_agrees() -> 
     found = attribution_of(tables(changed(1, norm=rms_norm), effects=same))
     assert attribution_of(given).status == "drift"
     assert found.status == "indistinguishable"
-    assert "another form of the same function, which the output does not see" in found.verdict
+    assert "which the output does not see: another form of the same function" in found.verdict
 
 
 # Not finite
@@ -215,7 +222,10 @@ def test_the_first_site_with_a_nan_in_one_model_is_the_finding() -> None:
     found = attribution_of(tables(changed(1, up=broken)))
     assert found.status == "drift"
     assert found.first_bad == (1, name(1), "up")
-    assert f"{SEQUENCES * TOKENS} values of the candidate at {name(1)}/gate" in found.verdict
+    assert found.verdict == (
+        f"Layer 1, stage up: the candidate has {SEQUENCES * TOKENS} values that are not finite "
+        f"at {name(1)}/gate, the other model has none; no site before it differs so."
+    )
     assert statuses(found) == ["indistinguishable", "local", "inherited"]
     assert found.output is not None
     assert found.output.status == "drift"
@@ -226,7 +236,9 @@ def test_a_nan_of_the_reference_alone_is_told_as_its_own() -> None:
     broken = model()[0].up.copy()
     broken[:, 0] = np.nan
     found = attribution_of(tables(model(), changed(0, up=broken)))
-    assert "values of the reference at layers.0.ffn/gate are not finite" in found.verdict
+    assert (
+        "the reference has 96 values that are not finite at layers.0.ffn/gate" in found.verdict
+    )
 
 
 def test_a_nan_in_both_models_is_no_difference() -> None:

@@ -178,6 +178,14 @@ def test_values_that_are_not_finite_are_counted() -> None:
     assert math.isnan(measured(changed(1, up=broken), "out", "local")["sqnr_db"])
 
 
+def test_rows_without_a_direction_are_left_out_of_the_cosine() -> None:
+    given = tables(CANDIDATE)
+    more = given.frames["paired"].assign(rows=given.frames["paired"]["rows"] + 5)
+    found = measures_of(type(given)({**given.frames, "paired": more}, {}, given.blocks))
+    before = measures_of(type(given)(given.frames, {}, given.blocks))
+    pd.testing.assert_frame_equal(found, before)
+
+
 def test_whole_runs_are_read_where_there_are_no_folds() -> None:
     given = tables(CANDIDATE)
     whole = given.frames["paired"].query("fold == 0").assign(fold=-1)
