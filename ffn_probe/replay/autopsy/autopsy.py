@@ -21,7 +21,7 @@ from ffn_probe.replay.autopsy.finding import Finding
 from ffn_probe.replay.autopsy.residual import judged_layer
 from ffn_probe.replay.autopsy.streams import streams
 from ffn_probe.replay.parts import Parts, parts_of
-from ffn_probe.runs.schema import WHOLE
+from ffn_probe.runs import WHOLE
 
 NO_DIFFERENCE = "no difference above the floor"
 

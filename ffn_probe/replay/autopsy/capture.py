@@ -132,15 +132,20 @@ def _alone(
 def _pair(
     block: Block, found: Block | None, model: nn.Module, wanted: str | None
 ) -> Pair | str:
-    """Return the pair, or why there is none."""
+    """Return the pair, or why there is none.
+
+    Where the reference's norm has a namesake in the candidate, its input is the stream: in a
+    norm that computes something else, discovery may find another place.
+    """
     if block.experts:
         return "a mixture of experts"
     if found is not None and found.experts:
         return "a mixture of experts in the candidate"
     base = found or replace(block, name=wanted or block.name, taps=(), products=(), flags=())
     lent = _lent(block, model, wanted)
-    missing = tuple(r for r in _BORROWED if r not in base.roles and r in lent)
-    made = replace(base, taps=(*base.taps, *(lent[role] for role in missing)))
+    missing = tuple(r for r in _BORROWED if r in lent and (r not in base.roles or r == "resid"))
+    kept = tuple(t for t in base.taps if t.role not in missing)
+    made = replace(base, taps=(*kept, *(lent[role] for role in missing)))
     return _entered(Pair(block, made, "", missing)) or (
         f"no block in the candidate: discovery saw none in layer {block.layer}, and the paths "
         f"of {wanted or block.name!r} are not there or do not run; name it in mapping"
@@ -239,7 +244,10 @@ def _one(
             seen.append(value.detach())
             return None
         given = first[pair.reference.name, tap.role]
-        new = given[min(len(seen), len(given) - 1)].to(value.device, value.dtype)
+        if len(seen) >= len(given):
+            seen.append(value.detach())
+            return None
+        new = given[len(seen)].to(value.device, value.dtype)
         if new.shape != value.shape:
             raise ModelError(
                 f"{tap.role} of {block.name!r} is {tuple(value.shape)} in the candidate and "

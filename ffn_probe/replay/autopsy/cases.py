@@ -8,6 +8,7 @@ from ffn_probe.anatomy import Block
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.autopsy.bugs import Case
 from ffn_probe.replay.autopsy.capture import Pair
+from ffn_probe.replay.autopsy.gating import gating_of
 from ffn_probe.replay.autopsy.words import lines_of
 from ffn_probe.replay.parts import NormPart, Parts, norm_part
 from ffn_probe.swaps.weights import Matrix, read_matrix
@@ -23,7 +24,7 @@ def case_of(
     others = {n: p for n, p in healthy.items() if n != block.name}
     return Case(
         block=block,
-        parts=healthy[block.name],
+        parts=_taken_apart(healthy[block.name]),
         candidate=pair.candidate,
         matrices=_matrices(candidate, pair),
         norm=_norm(candidate, pair),
@@ -31,6 +32,12 @@ def case_of(
         gains=_gains(reference, block),
         config=lines_of(candidate),
     )
+
+
+def _taken_apart(parts: Parts) -> Parts:
+    """Return the block with its gating in parts, which bugs can change."""
+    gating = gating_of(parts)
+    return parts if gating is None else parts.with_(meet=gating)
 
 
 def _matrices(candidate: nn.Module, pair: Pair) -> dict[str, Matrix]:

@@ -18,7 +18,7 @@ EPSILONS = (
 
 _KINDS = {n.name: n.kind for n in NORMS}
 _TITLES = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
-_ONE_PLUS = {"rmsnorm_1p": "rmsnorm", "layernorm_1p": "layernorm"}
+_ONE_PLUS = {"rmsnorm_1p": "rmsnorm_fp32", "layernorm_1p": "layernorm"}
 _CASTS: dict[str, tuple[str, str]] = {
     "rmsnorm": ("cast order", "cast, then the weight"),
     "rmsnorm_fp32": ("cast order", "the weight in float32, then the cast"),

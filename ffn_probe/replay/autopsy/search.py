@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 from torch import Tensor
 
 from ffn_probe.replay.autopsy.bugs import Bug, both
-from ffn_probe.replay.autopsy.stage import MARGIN_DB, Stage, floor_of, predicted, sqnr_db
+from ffn_probe.replay.autopsy.stage import MARGIN_DB, Stage, floor_of, predictions, sqnr_db
 
 TIE_DB = 1.0
 """Bugs that leave errors within this of each other explain equally well."""
@@ -19,8 +18,15 @@ SURE = 8.0
 NEAR = 0.2
 """... how near to one."""
 
-_PAIRED = 14
-_ROWS = 96
+CASTS = "cast"
+"""Slot of the bugs that are rounding alone: without rounding they change nothing."""
+
+FAR_DB = 30.0
+"""A bug that leaves this much more than the floor on few rows explains nothing."""
+
+_BEAM = 5
+_LIKELY = 4
+_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,16 +51,30 @@ class Fit:
 
 
 def fits(stage: Stage, bugs: Iterable[Bug]) -> list[Fit]:
-    """Return how well each bug that applies explains a stage, the best first."""
+    """Return how well each bug that applies explains a stage, the best first.
+
+    All are tried on few rows; those that leave far more than the floor there, on no more.
+    """
+    few = _thinned(stage)
     found: list[Fit] = []
     for bug in bugs:
-        made = {kind: predicted(stage, bug, kind) for kind in stage.dtypes}
-        rows = [m for m in made.values() if m is not None and m.shape == stage.base.shape]
-        if rows:
-            after = max(sqnr_db(m, stage.seen) for m in rows)
-            floor = floor_of(stage, bug) if bug.rounds else stage.floor_db
-            found.append(Fit(bug, sqnr_db(stage.base, rows[-1]), after, floor))
+        first = _fit(few, bug)
+        if first is not None and first.after_db >= first.floor_db - FAR_DB:
+            found.append(_fit(stage, bug) or first)
+        elif first is not None:
+            found.append(first)
     return ranked(found)
+
+
+def _fit(stage: Stage, bug: Bug) -> Fit | None:
+    rows = predictions(stage, bug)
+    if not rows:
+        return None
+    after = max(sqnr_db(m, stage.seen) for m in rows)
+    floor = stage.floor_db
+    if bug.rounds and after < floor - MARGIN_DB:
+        floor = floor_of(stage, bug)
+    return Fit(bug, sqnr_db(stage.base, rows[-1]), after, floor)
 
 
 def ranked(found: Sequence[Fit]) -> list[Fit]:
@@ -72,25 +92,34 @@ def ranked(found: Sequence[Fit]) -> list[Fit]:
 def pairs(stage: Stage, singles: Sequence[Fit]) -> list[Fit]:
     """Return the pairs of bugs that explain a stage, when no single one does.
 
-    Two of the bugs that help most are tried, first on few rows.
+    The bugs that help most are each tried with all others, on few rows first.
     """
     few = _thinned(stage)
-    chosen = _helping(stage, singles)
-    made = [both(a.bug, b.bug) for a, b in combinations(chosen, 2) if a.bug.slot != b.bug.slot]
-    made += [both(b.bug, a.bug) for a, b in combinations(chosen, 2) if a.bug.slot != b.bug.slot]
-    likely = fits(few, made)[:4]
-    return [f for f in fits(stage, [fit.bug for fit in likely]) if f.reached]
+    able = [f for f in singles if f.predicted_db < stage.floor_db - MARGIN_DB]
+    best = _helping(able)
+    made: list[Bug] = []
+    for first in best:
+        for second in able:
+            if second.bug.rounds and second not in best:
+                continue
+            if second is not first and second.bug.slot != first.bug.slot:
+                made.append(both(first.bug, second.bug))
+                if second not in best:
+                    made.append(both(second.bug, first.bug))
+    likely = [f for f in (_fit(few, bug) for bug in made) if f is not None]
+    chosen = ranked(likely)[:_LIKELY]
+    return [f for f in fits(stage, [fit.bug for fit in chosen]) if f.reached]
 
 
-def _helping(stage: Stage, singles: Sequence[Fit]) -> list[Fit]:
-    """Return bugs that change something, those that leave least first, few of each slot."""
+def _helping(singles: Sequence[Fit]) -> list[Fit]:
+    """Return the bugs that leave least, few of each slot."""
     counts: dict[str, int] = {}
     kept: list[Fit] = []
-    for fit in sorted(singles, key=lambda f: -f.after_db):
+    for fit in sorted(singles, key=lambda f: (-f.after_db, f.bug.rank)):
         slot = counts[fit.bug.slot] = counts.get(fit.bug.slot, 0) + 1
-        if slot <= 4 and fit.predicted_db < stage.floor_db - MARGIN_DB:
+        if slot <= 2:
             kept.append(fit)
-    return kept[:_PAIRED]
+    return kept[:_BEAM]
 
 
 def _thinned(stage: Stage) -> Stage:
@@ -120,26 +149,27 @@ def hidden_fits(stage: Stage, bugs: Iterable[Bug]) -> list[Fit]:
     error = stage.seen.double() - base.double()
     found: list[Fit] = []
     for bug in bugs:
-        made = predicted(stage, bug, wide)
-        if made is None or made.shape != base.shape:
+        rows = predictions(stage, bug)
+        if not rows:
             continue
-        near = predicted(stage, bug, stage.dtypes[0])
-        after = sqnr_db(made if near is None else near, stage.seen)
+        made = rows[-1]
+        after = max(sqnr_db(m, stage.seen) for m in rows)
         slope, z = _template(error, made.double() - base.double())
-        fit = Fit(bug, sqnr_db(base, made), max(after, sqnr_db(made, stage.seen)),
-                  stage.floor_db, slope, z)  # fmt: skip
-        if _exact(fit, stage) or (abs(slope - 1) < NEAR and z > SURE):
+        fit = Fit(bug, sqnr_db(base, made), after, stage.floor_db, slope, z)
+        shows = fit.predicted_db < math.inf or bug.slot == CASTS
+        if shows and (_exact(fit, stage) or (abs(slope - 1) < NEAR and z > SURE)):
             found.append(fit)
-    return sorted(found, key=lambda f: (not _exact(f, stage), -_gain(f), f.bug.rank))
+    return sorted(found, key=lambda f: _nearness(f, stage))
 
 
 def _exact(fit: Fit, stage: Stage) -> bool:
     return fit.after_db > stage.best_db + BETTER_DB
 
 
-def _gain(fit: Fit) -> float:
-    """Return how far the template lowers the error, in units that compare templates."""
-    return fit.z * fit.z if math.isfinite(fit.z) else math.inf
+def _nearness(fit: Fit, stage: Stage) -> tuple[bool, float, int]:
+    """Return what sorts bugs in the noise: by what they leave, or by their template."""
+    exact = _exact(fit, stage)
+    return (not exact, -fit.after_db if exact else -fit.z, fit.bug.rank)
 
 
 def _template(error: Tensor, template: Tensor) -> tuple[float, float]:

@@ -7,7 +7,7 @@ that dtype is narrow, in float32, free of the block's own rounding; the better o
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.autopsy.bugs import Bug
 from ffn_probe.replay.parts import Parts
+from ffn_probe.swaps.weights import Matrix
 
 MARGIN_DB = 3.0
 """An error of twice the floor's power is still the floor."""
@@ -31,7 +32,8 @@ class Stage:
 
     `start` and `end` are roles: the rows `given` enter at `start` in the candidate's dtype,
     and `seen` is what the candidate has at `end`; `base` is the healthy block's answer, and
-    `floor_db` the SQNR of what two healthy computations of it differ by.
+    `floor_db` the SQNR of what two healthy computations of it differ by. `healthy` holds the
+    roles of the healthy block by dtype, `rounded` the block with its weights in a narrow dtype.
     """
 
     parts: Parts
@@ -41,7 +43,8 @@ class Stage:
     seen: Tensor
     base: Tensor
     floor_db: float
-    healthy: Mapping[torch.dtype, Mapping[str, Tensor]] = field(default_factory=dict)
+    healthy: Mapping[torch.dtype, Mapping[str, Tensor]]
+    rounded: Parts
 
     @property
     def measured_db(self) -> float:
@@ -50,9 +53,8 @@ class Stage:
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
-        """What bugs are computed in."""
-        own = self.given.dtype
-        return (own, torch.float32) if own in _NARROW else (own,)
+        """What bugs are computed in: the candidate's dtype, and float32 if that is narrow."""
+        return tuple(self.healthy)
 
     @property
     def best_db(self) -> float:
@@ -84,14 +86,29 @@ def stage_of(
         seen: what the candidate made of it.
         captured: the reference's own answer, when it was fed the very same numbers.
     """
-    own = given.dtype
+    own = next((x.dtype for x in (given, seen) if x.dtype in _NARROW), given.dtype)
     kinds = (own, torch.float32) if own in _NARROW else (own,)
     healthy = {kind: _run(parts, start, end, given, kind) for kind in kinds}
     same = captured is not None and captured.dtype == seen.dtype
     base = captured if same and captured is not None else healthy[kinds[-1]][end]
     other = None if captured is None else captured.dtype
     floor = _floor(parts, start, end, given, (own, other if same else None))
-    return Stage(parts, start, end, given, seen, base, floor, healthy)
+    rounded = _rounded(parts, own) if own in _NARROW else parts
+    return Stage(parts, start, end, given, seen, base, floor, healthy, rounded)
+
+
+def _rounded(parts: Parts, kind: torch.dtype) -> Parts:
+    """Return a block with its weights rounded to a dtype."""
+
+    def cast(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.to(kind)
+
+    def matrix(m: Matrix) -> Matrix:
+        return Matrix(m.weight.to(kind), cast(m.bias))
+
+    norm = replace(parts.norm, weight=cast(parts.norm.weight), bias=cast(parts.norm.bias))
+    value = None if parts.value is None else matrix(parts.value)
+    return parts.with_(norm=norm, gate=matrix(parts.gate), value=value, down=matrix(parts.down))
 
 
 def _floor(
@@ -106,7 +123,7 @@ def _floor(
     for kind in kinds:
         if kind is not None:
             noise += error_power(truth, _run(parts, start, end, few, kind)[end])
-    power = error_power(truth, torch.zeros_like(truth))
+    power = _power(truth)
     found = 10 * math.log10(power / noise) if noise > 0 < power else math.inf
     return min(found, HIGHEST_DB)
 
@@ -122,11 +139,30 @@ def _run(
 
 
 def predicted(stage: Stage, bug: Bug, kind: torch.dtype) -> Tensor | None:
-    """Return what a block with this bug makes at the end of a stage; None: it has no bug."""
+    """Return what a block with this bug makes at the end of a stage.
+
+    None where the bug does not apply, or its shapes and widths do not fit.
+    """
     changed = bug.change(stage.parts)
-    if changed is None:
+    try:
+        if changed is None:
+            return None
+        return _ended(changed, stage, _known(stage, changed, kind, bug), kind)
+    except (RuntimeError, FfnProbeError):
         return None
-    return _ended(changed, stage, _known(stage, changed, kind, bug), kind)
+
+
+def predictions(stage: Stage, bug: Bug) -> list[Tensor]:
+    """Return what a block with this bug makes, computed in each way; the widest last.
+
+    In a narrow dtype it is also computed from weights that were rounded before the bug was
+    made, as in a model that was cast and then went wrong.
+    """
+    made = [predicted(stage, bug, kind) for kind in stage.dtypes]
+    if len(stage.dtypes) > 1 and made[-1] is not None:
+        rounded = replace(stage, parts=stage.rounded)
+        made.insert(1, predicted(rounded, bug, stage.dtypes[0]))
+    return [m for m in made if m is not None and m.shape == stage.base.shape]
 
 
 def floor_of(stage: Stage, bug: Bug) -> float:
@@ -136,22 +172,22 @@ def floor_of(stage: Stage, bug: Bug) -> float:
         return stage.floor_db
     rows = stage.given[:: max(1, len(stage.given) // _FLOOR_ROWS)]
     kinds = (torch.float64, stage.dtypes[0])
-    made = [_ended(changed, stage, _fresh(changed, stage, bug, rows.to(k)), k) for k in kinds]
-    if made[0] is None or made[1] is None:
+    try:
+        made = [
+            _ended(changed, stage, _fresh(changed, stage, bug, rows.to(k)), k) for k in kinds
+        ]
+    except (RuntimeError, FfnProbeError):
         return stage.floor_db
     return min(stage.floor_db, sqnr_db(made[0], made[1]))
 
 
 def _ended(
     parts: Parts, stage: Stage, given: Mapping[str, Tensor], kind: torch.dtype
-) -> Tensor | None:
-    """Return what stands at the end of a stage; None where shapes or widths do not fit."""
+) -> Tensor:
+    """Return what stands at the end of a stage."""
     if stage.end == "normed":
         return given[stage.end]
-    try:
-        return parts.run(given, dtype=kind)[stage.end]
-    except (RuntimeError, FfnProbeError):
-        return None
+    return parts.run(given, dtype=kind)[stage.end]
 
 
 def _fresh(parts: Parts, stage: Stage, bug: Bug, rows: Tensor) -> dict[str, Tensor]:
@@ -182,19 +218,33 @@ def _known(stage: Stage, changed: Parts, kind: torch.dtype, bug: Bug) -> dict[st
 
 
 def error_power(a: Tensor, b: Tensor) -> float:
-    """Return the sum of (a - b)^2, of the values that are finite in both."""
-    difference = b.double() - a.double()
-    return float(difference[difference.isfinite()].square().sum())
+    """Return the sum of (a - b)^2; NaN or inf where one of them is not finite."""
+    wide = torch.float64 if torch.float64 in {a.dtype, b.dtype} else torch.float32
+    return _power(a.to(wide) - b.to(wide))
+
+
+def _power(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
 
 
 def sqnr_db(reference: Tensor, other: Tensor) -> float:
-    """Return the SQNR in dB of `other` against `reference`; inf when equal, -inf unlike."""
+    """Return the SQNR in dB of `other` against `reference`.
+
+    It is inf when they are equal, -inf when shapes or what is not finite differ; NaN and
+    infinities that are in the same place in both count as equal.
+    """
     if reference.shape != other.shape:
         return -math.inf
-    if bool((reference.isfinite() != other.isfinite()).any()):
-        return -math.inf
-    noise = error_power(reference, other)
-    power = error_power(torch.zeros_like(reference, dtype=torch.float64), reference)
+    noise, power = error_power(reference, other), _power(reference)
+    if not (math.isfinite(noise) and math.isfinite(power)):
+        return _finite_db(reference, other)
     if noise == 0:
         return math.inf
     return 10 * math.log10(power / noise) if power > 0 else -math.inf
+
+
+def _finite_db(reference: Tensor, other: Tensor) -> float:
+    keep = reference.isfinite()
+    if bool((keep != other.isfinite()).any()):
+        return -math.inf
+    return sqnr_db(reference[keep].double(), other[keep].double())
