@@ -28,6 +28,7 @@ _SOURCES: Mapping[str, str] = {
     "mean_hidden": "E[h] = rho s_g s_u / 2 (Stein's identity)",
     "std_ratio": "sqrt(2/3 E[h^2] of the GLU / E[h^2] of the MLP) at the gate's std",
     "int8": "52.87 - 20 log10(absmax / RMS)",
+    "int4": "27.69 - 20 log10(absmax / RMS)",
     "e4m3": "16 ln 4 * 4^3 = 31.5 dB on any smooth density",
     "power_sum": "independent error powers add",
 }

@@ -119,8 +119,11 @@ def patched_all(tables: PairTables) -> Interval | None:
 
 
 def _final(tables: PairTables) -> tuple[str, Effect | None]:
-    """Return the metric of the final error, and the error; None when there is none."""
-    whole = tables.effects("output").get("candidate", {})
+    """Return the metric of the final error, and the error; None when there is none.
+
+    It is the error on the batches that were patched, where the run has it.
+    """
+    whole = tables.effects("patch").get("none") or tables.effects("output").get("candidate", {})
     metric = next((m for m in (_METRIC, "kl") if m in whole), "")
     return metric, whole[metric] if metric and whole[metric].total > 0 else None
 
