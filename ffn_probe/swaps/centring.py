@@ -7,7 +7,7 @@ from torch import nn
 
 from ffn_probe.discover.trace import Graph, Node
 from ffn_probe.swaps.gains import BIASES, vectors_of
-from ffn_probe.swaps.plan import KINDS, Plan, held_tensor
+from ffn_probe.swaps.plan import WAYS, Plan, held_tensor
 from ffn_probe.swaps.readers import read_elsewhere
 from ffn_probe.swaps.stream import Stream
 from ffn_probe.swaps.writers import Writer
@@ -23,7 +23,7 @@ def plan_stream(
     means = [r for w in stream.writers for r in _means(w, model)]
     if not means:
         return
-    if KINDS[plan.target] == "layernorm":
+    if WAYS[plan.target].mean == "checked":
         plan.reasons.append(f"the stream has a mean, which an RMSNorm reads: {means[0]}")
         return
     places = _places(streams)

@@ -19,12 +19,12 @@ from ffn_probe.swaps.agreement import gap_between, outputs_of
 from ffn_probe.swaps.exact_plan import planned
 from ffn_probe.swaps.gains import effective_gain, vectors_of
 from ffn_probe.swaps.norms import FormNorm, stand_for
-from ffn_probe.swaps.plan import Plan, held_tensor
+from ffn_probe.swaps.plan import WAYS, Plan, held_tensor
 from ffn_probe.swaps.stream import Reading
 from ffn_probe.swaps.weights import put_parameter
 from ffn_probe.zoo.norms import NORMS
 
-TARGETS = ("rmsnorm", "rmsnorm_fp32", "rmsnorm_1p", "rmsnorm_native", "layernorm")
+TARGETS = tuple(WAYS)
 """The forms that a norm can become exactly."""
 
 _FORMS = {form.name: form for form in NORMS}
@@ -89,8 +89,9 @@ def exact_norm(
     """Replace the norms that read a residual stream; the model computes what it did.
 
     Towards an RMSNorm every LayerNorm is converted; towards "layernorm" every RMSNorm, which is
-    exact only where the stream has no mean already. It holds in evaluation mode (dropout does
-    not keep the mean), and for the code that the example runs.
+    exact only where the stream has no mean already; towards "layernorm_nobias" every LayerNorm
+    that has a bias, which moves into the matrices behind it. It holds in evaluation mode
+    (dropout does not keep the mean), and for the code that the example runs.
 
     Args:
         model: the model; its parameters and norm modules are replaced until `stack` is closed.
@@ -181,12 +182,12 @@ def _new_norm(module: nn.Module, reading: Reading, plan: Plan) -> FormNorm:
         name = next(n for n, p in module.named_parameters() if p is gain).replace(".", "_")
         weight = _stored_gain(gain, reading, plan)
     vectors = ((name, weight), ("bias", None))
-    return FormNorm(_FORMS[plan.target], reading.norm.eps or 0.0, vectors)
+    return FormNorm(_FORMS[WAYS[plan.target].form], reading.norm.eps or 0.0, vectors)
 
 
 def _stored_gain(gain: nn.Parameter, reading: Reading, plan: Plan) -> nn.Parameter:
     """Return the parameter of the new norm: the very one of the old where it means the same."""
-    plus_one = _FORMS[plan.target].gain == "1+w"
+    plus_one = _FORMS[WAYS[plan.target].form].gain == "1+w"
     folded = reading.path in plan.folded.values()
     if (reading.norm.gain == "1+w") == plus_one and gain.dim() == 1 and not folded:
         return gain

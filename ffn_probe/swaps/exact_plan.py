@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from ffn_probe.discover.trace import trace
+from ffn_probe.discover.trace import Graph, trace
 from ffn_probe.errors import SwapError, UnknownName
 from ffn_probe.swaps.centring import plan_stream
 from ffn_probe.swaps.gains import plan_vectors
-from ffn_probe.swaps.plan import KINDS, Plan
-from ffn_probe.swaps.stream import Stream, streams_of
+from ffn_probe.swaps.plan import WAYS, Plan
+from ffn_probe.swaps.stream import Stream, norms_of, streams_of
 
 
 def planned(
@@ -31,39 +31,53 @@ def planned(
     """
     graph = trace(model, example)
     streams = streams_of(graph, model)
-    wanted = "rmsnorm" if KINDS[target] == "layernorm" else "layernorm"
-    plan = _chosen(streams, target, wanted, only, type(model).__name__)
-    _check_placement(plan, streams)
+    if only is not None:
+        _check_paths(only, streams, graph, model)
+    plan = _chosen(streams, target, only, type(model).__name__)
+    way = WAYS[target]
+    if way.mean != "kept":
+        _check_placement(plan, streams)
     if not plan.reasons:
         for stream in streams:
-            if any(n in plan.norms for n in stream.norms):
+            if way.mean != "kept" and any(n in plan.norms for n in stream.norms):
                 plan_stream(plan, stream, streams, graph, model)
         for norm in plan.norms:
             plan_vectors(plan, norm, graph, model, fold_gain=fold_gain)
-    plan.check(f"{wanted} -> {target}", type(model).__name__)
+    plan.check(f"{way.turned} -> {target}", type(model).__name__)
     return plan
 
 
+def _check_paths(
+    only: Collection[str], streams: Sequence[Stream], graph: Graph, model: nn.Module
+) -> None:
+    """Refuse paths that name no norm, or a norm that reads no residual stream."""
+    reading = {n.path for stream in streams for n in stream.norms}
+    known = [n.path for n in norms_of(graph, model)] if set(only) - reading else []
+    for path in only:
+        if path in reading:
+            continue
+        if path not in known:
+            raise UnknownName.of("norm", path, known)
+        raise SwapError(
+            f"{path} reads no residual stream: what was made of its input is not added back to "
+            "it. Nothing was changed; how='matched' comes near."
+        )
+
+
 def _chosen(
-    streams: Sequence[Stream],
-    target: str,
-    wanted: str,
-    only: Collection[str] | None,
-    model: str,
+    streams: Sequence[Stream], target: str, only: Collection[str] | None, model: str
 ) -> Plan:
+    turned = WAYS[target].turned
     reading = {n.path: n for stream in streams for n in stream.norms}
-    for path in only or ():
-        if path not in reading:
-            raise UnknownName.of("norm that reads a residual stream", path, reading)
-    kinds = [n for n in reading.values() if n.norm.kind == wanted]
-    norms = [n for n in kinds if only is None or n.path in only]
+    asked = {p: n for p, n in reading.items() if only is None or p in only}
+    norms = [n for n in asked.values() if n.norm.kind == turned]
+    if target == "layernorm_nobias":
+        norms = [n for n in norms if n.norm.bias]
     if not norms:
-        seen = [
-            f"{n.path} ({n.norm.kind})" for n in reading.values() if not only or n.path in only
-        ]
+        seen = [f"{path} ({norm.norm.kind})" for path, norm in asked.items()]
         listed = ", ".join(seen[:4]) or "none at all"
         raise SwapError(
-            f"no {wanted} of {model} reads a residual stream, so there is nothing to turn into "
+            f"no {turned} of {model} reads a residual stream, so there is nothing to turn into "
             f"{target}; norms that do: {listed}"
         )
     return Plan(target, norms, [p for p, n in reading.items() if n not in norms])
@@ -72,8 +86,15 @@ def _chosen(
 def _check_placement(plan: Plan, streams: Sequence[Stream]) -> None:
     """Refuse post-norms: what they write back to the stream has a gain and a bias."""
     read = {n.path for stream in streams for n in stream.norms}
-    writers = [w for stream in streams for w in stream.writers if w.kind == "norm"]
-    behind = list(dict.fromkeys(w.path for w in writers if w.path in read))
+    chosen = {n.path for n in plan.norms}
+    behind = [
+        writer.path
+        for stream in streams
+        for writer in stream.writers
+        if writer.kind == "norm" and writer.path in read
+        and (writer.path in chosen or any(n.path in chosen for n in stream.norms))
+    ]  # fmt: skip
+    behind = list(dict.fromkeys(behind))
     if behind:
         plan.reasons.append(
             f"post-norm: {behind[0]} writes its output back to the stream"

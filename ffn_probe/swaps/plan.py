@@ -1,16 +1,36 @@
 """A plan: what will be changed in a model, and every reason why it must not be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from ffn_probe.errors import SwapError
 from ffn_probe.swaps.stream import Reading
-from ffn_probe.zoo.norms import NORMS
 
-KINDS = {form.name: form.kind for form in NORMS}
-"""Name of a form of norm -> "layernorm", "rmsnorm" or "other"."""
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How norms of the kind `turned` become the zoo's `form`.
+
+    `mean` says what is done about the mean of the stream that they read: "taken out" of what
+    writes into it, "checked" to be zero, or "kept".
+    """
+
+    form: str
+    turned: str
+    mean: str
+
+
+WAYS: Mapping[str, Way] = {
+    "rmsnorm": Way("rmsnorm", "layernorm", "taken out"),
+    "rmsnorm_fp32": Way("rmsnorm_fp32", "layernorm", "taken out"),
+    "rmsnorm_1p": Way("rmsnorm_1p", "layernorm", "taken out"),
+    "rmsnorm_native": Way("rmsnorm_native", "layernorm", "taken out"),
+    "layernorm": Way("layernorm", "rmsnorm", "checked"),
+    "layernorm_nobias": Way("layernorm", "layernorm", "kept"),
+}
+"""What a norm can become exactly, by its name in a swap."""
 
 _SHOWN = 3
 """Reasons in one message."""

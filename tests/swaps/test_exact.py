@@ -183,6 +183,32 @@ def test_the_rest_may_be_converted_after_one_was() -> None:
     assert done.centred == ()
 
 
+def test_a_bias_alone_may_be_taken_out_of_every_layernorm() -> None:
+    model = tiny_lm.load("ln-gelu").double()
+    before = logits(model, text())
+    with exactly(model, text(), target="layernorm_nobias") as done:
+        assert sqnr_db(before, logits(model, text())) > 290
+        found = {(block.norm.kind, block.norm.bias) for block in discover(model, text())}
+    assert found == {("layernorm", False)}
+    assert done.centred == ()
+    assert len(done.biases) == 9
+
+
+def test_a_model_with_tied_embeddings_may_lose_its_biases_all_the_same() -> None:
+    model = pretrained("GPT2LMHeadModel", GPT2 | {"tie_word_embeddings": True})
+    before = logits(model, IDS)
+    with exactly(model, IDS, target="layernorm_nobias"):
+        assert sqnr_db(before, logits(model, IDS)) > 290
+        assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_a_norm_without_a_bias_has_none_to_lose() -> None:
+    with pytest.raises(SwapError, match="nothing to turn into layernorm_nobias"):
+        exact_norm(
+            pretrained("CohereForCausalLM", SMALL), IDS, ExitStack(), target="layernorm_nobias"
+        )
+
+
 # ---- back -------------------------------------------------------------------------------
 
 
@@ -594,6 +620,21 @@ def test_unknown_names_are_met_with_the_known_ones() -> None:
         exact_norm(model, text(), ExitStack(), target="rmsnrm")
     with pytest.raises(UnknownName, match=r"Did you mean 'layers.0.ffn_norm'"):
         exact_norm(model, text(), ExitStack(), only=["layers.0.fnn_norm"])
+
+
+def test_a_norm_that_reads_no_stream_says_so() -> None:
+    class Ended(Pre):
+        """A norm of what the head made: no stream."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.LayerNorm(VOCABULARY)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.last(super().forward(ids))
+
+    with pytest.raises(SwapError, match="last reads no residual stream"):
+        exact_norm(disturbed(Ended()), TOKENS, ExitStack(), only=["last"])
 
 
 def test_torchs_own_encoder_is_converted() -> None:
