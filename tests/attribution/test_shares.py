@@ -167,6 +167,18 @@ def test_a_patch_that_saw_half_of_the_tokens_is_measured_against_half() -> None:
     assert found.blocks[0].patched_back.value == pytest.approx(0.9)
 
 
+def test_a_patch_is_measured_against_the_batches_that_were_patched() -> None:
+    """Of which the error may be another than that of all batches of the fold."""
+    given = tables(changed(0, norm=rms_norm))
+    final = given.effects("output")["candidate"]["error"].values
+    rows = effect("patch", "none", 0.5 * final, count=TOKENS * WORDS)
+    rows += effect("patch", "back", 0.5 * final, layer=0, count=TOKENS * WORDS)
+    effects = joined(given.frames["effects"], frame("effects", rows))
+    found = attribution_of(tables(changed(0, norm=rms_norm), effects=effects))
+    assert found.blocks[0].patched_back is not None
+    assert found.blocks[0].patched_back.value == pytest.approx(0.0)
+
+
 def test_a_block_that_was_not_patched_has_none() -> None:
     found = patched({"back": 0.5}, changed(0, norm=rms_norm))
     assert found.blocks[1].patched_back is None
