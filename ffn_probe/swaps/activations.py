@@ -15,7 +15,9 @@ from ffn_probe.zoo.fingerprint import Match, apply_match
 from ffn_probe.zoo.gates import GATES
 
 SCALE = "hidden_scale"
-_LISTS = (nn.ModuleList, nn.Sequential, nn.ModuleDict, nn.Linear)
+_LISTS = (
+    nn.ModuleList, nn.Sequential, nn.ModuleDict, nn.ParameterList, nn.ParameterDict, nn.Linear
+)  # fmt: skip
 
 
 def form_of(name: str, params: Mapping[str, float]) -> Match:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -123,24 +124,39 @@ def _cast_copy(old: Tensor, dtype: torch.dtype) -> Tensor:
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class _Entering:
+    """A hook that casts what enters a module."""
+
+    dtype: torch.dtype
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        del module
+        return cast(args, self.dtype), cast(kwargs, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """A hook that casts what leaves a module."""
+
+    dtype: torch.dtype
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        del module, args
+        return cast(output, self.dtype)
+
+
 def _cast_around(
     module: nn.Module, inside: torch.dtype, outside: torch.dtype | None, stack: ExitStack
 ) -> None:
     """Cast what enters a module, and what leaves it unless `outside` is None."""
-
-    def enter(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, Any]:
-        del module
-        return cast(args, inside), cast(kwargs, inside)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        del module, args
-        return output if outside is None else cast(output, outside)
-
-    hook = module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+    entering = _Entering(inside)
+    hook = module.register_forward_pre_hook(entering, with_kwargs=True, prepend=True)
     stack.callback(hook.remove)
-    stack.callback(module.register_forward_hook(leave, prepend=True).remove)
+    if outside is not None:
+        stack.callback(module.register_forward_hook(_Leaving(outside), prepend=True).remove)
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:

@@ -175,8 +175,10 @@ def _leave(module: nn.Module, standing: _Interposer, layer: _Layer) -> None:
         return
     if standing.hook is not None:
         standing.hook.remove()
+    if vars(module).get("forward") is not standing:
+        return  # somebody wrapped it since; what is left inside asks nobody
     if standing.own is None:
-        vars(module).pop("forward", None)
+        vars(module).pop("forward")
     else:
         module.forward = standing.own
 

@@ -8,6 +8,7 @@ import torch
 from ffn_probe.discover import discover
 from ffn_probe.errors import SwapError
 from ffn_probe.swaps import swap
+from ffn_probe.swaps.interpose import interposed, readers, writers
 from sample_runs import tiny_lm
 from tests.swaps.states import batch, logits, state
 
@@ -124,3 +125,39 @@ def test_a_swap_can_be_entered_again_but_not_twice_at_once() -> None:
         assert torch.equal(logits(model), first)
     with pytest.raises(SwapError, match="nothing to undo"):
         swapping.__exit__(None, None, None)
+
+
+def test_what_watches_a_norm_watches_the_one_that_replaces_it() -> None:
+    model = tiny_lm.load("ln-gelu")
+    block = discover(model, batch())[1]
+    before, seen = state(model), []
+
+    def keep(*found: Any) -> None:
+        seen.append(found[-1])
+
+    with interposed(model, writers(block, "normed"), keep):
+        with swap(model, norm="rmsnorm", blocks=[1], example=batch()):
+            seen.clear()
+            logits(model)
+            during = seen.pop()
+        logits(model)
+        assert not torch.equal(seen.pop(), during)
+    assert state(model) == before
+
+
+def test_whoever_leaves_last_gives_the_forward_back() -> None:
+    model = tiny_lm.load("ln-gelu")
+    block = discover(model, batch())[1]
+    before, seen = state(model), []
+
+    def keep(*found: Any) -> None:
+        seen.append(found[-1])
+
+    swapping = swap(model, activation="silu", example=batch())
+    swapping.__enter__()
+    with interposed(model, [*readers(block, ["hidden"]), *writers(block, "product")], keep):
+        swapping.__exit__(None, None, None)
+        seen.clear()
+        logits(model)
+        assert len(seen) == 2
+    assert state(model) == before
