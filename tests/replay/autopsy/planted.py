@@ -248,7 +248,7 @@ def _permuted(n: Numbers, *, parts: str) -> Numbers:
 
     if "gate" in parts:
         n = replace(n, gate=rows(n.gate), gate_bias=rows(n.gate_bias))
-    if "up" in parts:
+    if "up" in parts and n.up is not None:
         n = replace(n, up=rows(n.up), up_bias=rows(n.up_bias))
     if "down" in parts:
         n = replace(n, down=n.down[:, order])
@@ -288,6 +288,40 @@ def _gain(host: Host, model: nn.Module) -> Tensor:
 def _folded(n: Numbers, host: Host, model: nn.Module) -> Numbers:
     gain = _gain(host, model)
     return replace(n, gate=n.gate * gain, up=None if n.up is None else n.up * gain)
+
+
+def rewritten_with(hidden: Callable[[Tensor, Tensor | None], Tensor]) -> Callable:
+    """Return what puts an FFN with its own way from gate and up to hidden in place."""
+    return _hidden(lambda _: hidden)
+
+
+def rewritten(host: Host, model: nn.Module) -> None:
+    """Write the block anew, as it should be."""
+    _hidden(healthy_hidden)(host, model)
+    _norm(norm_formula)(host, model)
+
+
+def permuted_alike(host: Host, model: nn.Module) -> None:
+    """Put the neurons in another order in all matrices: the same function."""
+    _weights(lambda n, *_: _permuted(n, parts="gate up down"))(host, model)
+
+
+def folded_gain(host: Host, model: nn.Module) -> None:
+    """Fold the norm's gain into the projections, and leave a gain of one."""
+    _weights(_folded)(host, model)
+    norm = model.get_submodule(host.layer).get_submodule(host.norm)
+    norm.weight.fill_(0.0 if host.one_plus else 1.0)
+
+
+def noisy_down(host: Host, model: nn.Module) -> None:
+    """Train on: other numbers in one matrix, at 20 dB."""
+    generator = torch.Generator().manual_seed(5)
+
+    def change(n: Numbers, *_: object) -> Numbers:
+        noise = torch.randn(n.down.shape, generator=generator) * n.down.std() * 0.1
+        return replace(n, down=n.down + noise)
+
+    _weights(change)(host, model)
 
 
 def _other_norm(host: Host, model: nn.Module) -> None:
