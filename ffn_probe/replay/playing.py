@@ -126,7 +126,6 @@ class _Table:
             ("normed", {"norm"}),
             ("gate", {"norm", "w_gate"} if parts.value is not None else {"norm", "w_up"}),
             ("value", {"norm", "w_up"}),
-            ("hidden", {"norm", "w_gate", "w_up", "activation"}),
         )
         for role, depends in stages:
             key = (role, chosen & depends)
@@ -134,7 +133,7 @@ class _Table:
                 given[role] = self.memo[key]
         found = parts.run(given, dtype=self.dtype)
         for role, depends in stages:
-            if role in found and role != "hidden":
+            if role in found:
                 self.memo[role, chosen & depends] = found[role]
         return found["out"]
 
