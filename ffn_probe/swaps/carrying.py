@@ -181,26 +181,26 @@ def _meet(work: _Work, item: Meeting, fitted: Calibration | None) -> None:
     block, model, stack = item.block, work.model, work.stack
     home = home_of(model, block)
     acting = Acting(item.form, item.at, item.value, home)
-    note, db = "", None
+    notes, db = [], None
     if item.value == "one":
         name = free_name(home, "value_path")
         acting.path, acting.value = value_path(model, block), "path"
         home.add_module(name, acting.path)
         stack.callback(home._modules.pop, name)
-        note = f"value path {name}, one at the start"
-    elif item.value == "mean" and fitted is not None:
+        notes.append(f"value path {name}, one at the start")
+    if item.value == "mean" and fitted is not None:
         acting.value = ""
         gating.scale_down(model, block, fitted.meetings[block.name].mean_value(), stack)
-        note = "the mean of the value path is folded into down"
-    elif fitted is not None and work.swap.how == "matched":
+        notes.append("the mean of the value path is folded into down")
+    elif item.form is not None and fitted is not None and work.swap.how == "matched":
         factor, db = fitted.meetings[block.name].scale()
         scale = _like(model, block, torch.tensor(factor, dtype=torch.float64))
         acting.scale = add_buffer(home, SCALE, scale, stack)
-        note = f"hidden times {factor:.4g}"
+        notes.append(f"hidden times {factor:.4g}")
     install(model, block, acting, stack)
     work.standing.append((block, "activation", acting))
     part = "activation" if work.swap.gating is None else "gating"
-    change = Change(part, block.name, block.name, item.before, item.after, note, db)
+    change = Change(part, block.name, block.name, item.before, item.after, ", ".join(notes), db)
     work.changed.append(change)
 
 

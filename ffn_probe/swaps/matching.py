@@ -78,7 +78,7 @@ class _Meetings:
             self.held[tap.role, tap.expert] = tensor.clone()
             return
         gate = self.held.pop(("gate", tap.expert), None)
-        if gate is None or self.meeting.value not in {"value", ""}:
+        if gate is None or self.meeting.value == "mean":
             return
         value = self.held.pop(("value", tap.expert), None)
         form = self.meeting.form or own_form(block)

@@ -64,8 +64,8 @@ def swap(  # noqa: PLR0913 - what can be swapped
             w is read as 1 + w by "rmsnorm_1p") and the bias goes where the form has none.
             "matched": gain and bias are refitted on `calibration` so that mean and variance of
             each channel of the norm's output agree, and the hidden tensor is scaled to the RMS
-            of before, one factor a block. "exact": norms of a residual stream, without changing
-            what the model computes, or an error that says why not.
+            of before, one factor a block (not by gating="mlp"). "exact": norms of a residual
+            stream, without changing what the model computes, or an error that says why not.
         example: an input for one forward pass, from which the blocks are found; the changed
             model is then run on it once, to see that the swap takes place.
         found: what `scan` or `discover` returned for this model, instead of an example.

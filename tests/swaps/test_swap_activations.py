@@ -17,6 +17,7 @@ from ffn_probe.probes import record
 from ffn_probe.runs import Run
 from ffn_probe.swaps import swap
 from sample_runs import tiny_lm
+from tests.probes.models import tiny, tokens
 from tests.swaps.plain import Glu, Mlp, Shared, drawn, hidden_of, rows, straight
 from tests.swaps.states import batch, db, logits, state
 
@@ -280,6 +281,22 @@ def test_matched_gives_the_hidden_tensor_its_rms_back(name: str) -> None:
     assert db(old, new) < 20
 
 
+def test_matched_scales_a_new_glu_and_not_one_that_equals_its_mlp() -> None:
+    model, x = drawn(Mlp()), rows()
+    before = hidden_of(model, x)
+    wish: dict[str, Any] = {"how": "matched", "example": (x,), "calibration": [(x,)]}
+    with swap(model, gating="reglu", **wish) as done:
+        after = hidden_of(model, x)
+    rms = [h.square().mean().sqrt().item() for h in (before, after)]
+    assert rms[1] == pytest.approx(rms[0], rel=1e-5)
+    assert done.changed[0].note.startswith(
+        "value path value_path, one at the start, hidden times"
+    )
+    with swap(model, gating="gated", **wish) as done:
+        torch.testing.assert_close(hidden_of(model, x), before, rtol=0, atol=0)
+    assert done.changed[0].sqnr_db is None
+
+
 @pytest.mark.parametrize(("name", "same"), [("ln-gelu", "gelu"), ("rms-swiglu", "silu")])
 @pytest.mark.parametrize("how", ["naive", "matched"])
 def test_a_swap_to_the_same_activation_changes_nothing(name: str, same: str, how: str) -> None:
@@ -349,6 +366,19 @@ def test_gradients_flow_through_what_was_put_in() -> None:
     model, x = drawn(Glu()).double(), rows().double()
     with swap(model, activation="softplus", norm="rmsnorm", example=(x,)):
         assert torch.autograd.gradcheck(model, (x.clone().requires_grad_(),))
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_gradients_are_those_of_the_swapped_model_under_checkpointing(
+    *, checkpointing: bool
+) -> None:
+    found = []
+    for way in (None, checkpointing):
+        model, given = tiny(checkpointing=way).train(), tokens()
+        with swap(model, activation="relu", norm="dyt", example=given):
+            model(**given).square().sum().backward()
+        found.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(*found)
 
 
 def test_a_swap_that_the_example_does_not_reach_is_refused() -> None:

@@ -272,3 +272,14 @@ def test_a_model_without_norms_has_none_to_swap() -> None:
         swap(model, norm="rmsnorm", example=(x,)),
     ):
         pass
+
+
+def test_a_fused_encoder_layer_computes_with_what_was_put_in() -> None:
+    options = {"batch_first": True, "norm_first": True, "activation": "gelu"}
+    model = drawn(nn.TransformerEncoderLayer(16, 2, 32, **options))
+    x = rows()
+    middle = x + model._sa_block(model.norm1(x), None, None)
+    h = nn.functional.rms_norm(middle, (16,), model.norm2.weight, eps=EPS)
+    expected = middle + model.linear2(model.linear1(h).relu())
+    with torch.no_grad(), swap(model, norm="rmsnorm", activation="relu", example=(x,)):
+        torch.testing.assert_close(model(x), expected)
