@@ -234,7 +234,7 @@ def report(
     b: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[B]",
+            metavar="B",
             show_default=False,
             help="the run of the candidate; left out for a paired run",
         ),

@@ -19,7 +19,7 @@ from ffn_probe.attribution import (
     Interval,
     Output,
 )
-from ffn_probe.cli.tables import console, plain, table
+from ffn_probe.cli.tables import console, counted, plain, table
 from ffn_probe.errors import UnknownName
 from ffn_probe.report.paired_words import (
     MARKS,
@@ -224,6 +224,15 @@ def _why(told: Attribution) -> Iterable[tuple[str, str]]:
                 f"{parted(c.part)} {percent(c.share.value)}" for c in block.norm_split
             )
             yield "norm", f"layer {block.layer}: {split} of the error of the norm"
+        back = block.patched_back
+        if back is not None and not math.isnan(back.value):
+            yield (
+                "patch",
+                (
+                    f"layer {block.layer}: putting the reference's block back removes "
+                    f"{percent(back.value)}{_bracketed(back)} of the final error"
+                ),
+            )
     for found in told.factorial:
         if found.sentence not in told.verdict:
             yield "2 x 2", f"{found.metric}: {found.sentence}"
@@ -248,18 +257,19 @@ def _bracketed(share: Interval) -> str:
 
 def _theory(told: Attribution) -> Iterable[tuple[str, str]]:
     """Yield what theory does not tell, then how much it does, with the first as example."""
-    found = [(block, theory) for block in told.blocks for theory in block.theory]
-    lost = [(b, t) for b, t in found if t.verdict == "unexplained"]
-    for block, theory in lost[:_LINES]:
-        yield "theory", f"{marked(theory.verdict)}, layer {block.layer}: {theory.sentence}"
+    found = [("the model", theory) for theory in told.theory]
+    found += [(f"layer {b.layer}", theory) for b in told.blocks for theory in b.theory]
+    lost = [(place, t) for place, t in found if t.verdict == "unexplained"]
+    for place, theory in lost[:_LINES]:
+        yield "theory", f"{marked(theory.verdict)}, {place}: {theory.sentence}"
     if len(lost) > _LINES:
         yield "", f"and {len(lost) - _LINES} more that theory does not tell"
-    good = [(b, t) for b, t in found if t.verdict == "expected"]
+    good = [(place, t) for place, t in found if t.verdict == "expected"]
     if good:
-        examples = {theory.name: (block, theory) for block, theory in reversed(good)}
-        for block, theory in list(examples.values())[::-1][:_LINES]:
-            yield "theory", f"{marked('expected')}, layer {block.layer}: {theory.sentence}"
-        yield "", f"{len(good)} of {len(found)} numbers are as theory expects"
+        examples = {theory.name: (place, theory) for place, theory in reversed(good)}
+        for place, theory in list(examples.values())[::-1][:_LINES]:
+            yield "theory", f"{marked('expected')}, {place}: {theory.sentence}"
+        yield "", f"as theory expects: {len(good)} of {counted(len(found), 'number')}"
 
 
 # ---- bugs -------------------------------------------------------------------------------
@@ -268,7 +278,7 @@ def _theory(told: Attribution) -> Iterable[tuple[str, str]]:
 def _bugs(found: Sequence[Hypothesis], *, wide: bool) -> Table:
     """Return the hypotheses that fit, and the nearest that do not."""
     ranked = sorted(found, key=lambda h: not h.reached)[:_BUGS]
-    title = f"hypotheses, best first ({len(found)} were kept; dB)"
+    title = "hypotheses, best first (dB)"
     if not wide:
         rows = [(*_judged(h), *map(decibels, (h.measured_db, h.after_db))) for h in ranked]
         short = ("verdict", "layer", "hypothesis", "measured", "fixed")

@@ -66,7 +66,7 @@ Tags = Annotated[
 CandidateModel = Annotated[
     str | None,
     typer.Argument(
-        metavar="[CAND]",
+        metavar="CAND",
         show_default=False,
         help="the candidate, named as the reference is; left out with --swap",
     ),

@@ -59,7 +59,8 @@ def _lines(name: str, total: int | None) -> Say:
             return
         last = now
         whole = total if of is None and phase == first[0] else of
-        text = f"{name}: {phase} {_count(done, whole)} after {now - start:.0f} s"
+        count = f" {_count(done, whole)}" if done else ""
+        text = f"{name}: {phase}{count} after {now - start:.0f} s"
         screen.print(text, highlight=False, markup=False)
 
     return say

@@ -189,14 +189,15 @@ def _region(region: Region) -> tuple[str, ...]:
 
 def theory(story: Story) -> Section | None:
     """Return what theory expects beside what was seen, the unexplained first."""
-    found = [(b, t) for b in story.attribution.blocks for t in b.theory]
+    found = [("model", t) for t in story.attribution.theory]
+    found += [(str(b.layer), t) for b in story.attribution.blocks for t in b.theory]
     if not found:
         return None
     ranked = sorted(found, key=lambda pair: pair[1].verdict != "unexplained")
     rows = [
-        (marked(t.verdict), str(b.layer), t.name, number(t.expected), number(t.observed),
+        (marked(t.verdict), layer, t.name, number(t.expected), number(t.observed),
          t.unit, number(t.tolerance), t.source)
-        for b, t in ranked
+        for layer, t in ranked
     ]  # fmt: skip
     lost = sum(t.verdict == "unexplained" for _, t in found)
     text = (

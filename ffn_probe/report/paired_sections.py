@@ -1,8 +1,9 @@
 """The sections of a paired report: the output, the blocks, their stages, patches, settings."""
 
+import math
 from collections.abc import Callable, Sequence
 
-from ffn_probe.attribution.attribution import BlockAttribution, Interval, StageError
+from ffn_probe.attribution.attribution import BlockAttribution, Interval, Output, StageError
 from ffn_probe.report.bars import stages_svg
 from ffn_probe.report.depth import depth_svg, likeness_svg, patches_svg
 from ffn_probe.report.paired import Story
@@ -14,6 +15,7 @@ from ffn_probe.report.paired_words import (
     in_short,
     marked,
     named,
+    parted,
     percent,
     where,
     worst,
@@ -65,21 +67,28 @@ def output(story: Story) -> Section | None:
     found = story.attribution.output
     if found is None:
         return Section("At the model's output", ("The outputs were not compared.",))
-    none = Interval(float("nan"))
-    rows = [
-        ("KL divergence", number(found.kl.value), between(found.kl, share=False),
-         number(found.kl_floor), "nats a token", "candidate against reference, per token"),
-        ("same first choice", percent(found.top1.value), between(found.top1), "-", "of tokens",
-         "both models choose the same token"),
-        ("loss difference", number(found.loss_difference.value, signed=True),
-         between(found.loss_difference, share=False), "-", "nats a token",
-         "candidate less reference; a dash without labels"),
-        ("SQNR", decibels(found.sqnr_db), between(none), decibels(found.floor_db), "dB",
-         "energy of the outputs over that of their difference"),
-    ]  # fmt: skip
-    text = f"{found.tokens:,} tokens; status: {found.status}."
+    rows = [row for value, row in _measured(found) if not math.isnan(value)]
+    tokens = f"{found.tokens:,} tokens; status" if found.tokens else "Status"
+    text = f"{tokens}: {found.status}."
+    if not rows:
+        return Section("At the model's output", (text, "Nothing could be measured there."))
     table = Numbers.of(_OUTPUT_HEAD, rows, right=("value", "95 % interval", "floor"), wrap=True)
     return Section("At the model's output", (text,), numbers=(table,))
+
+
+def _measured(found: Output) -> list[tuple[float, tuple[str, ...]]]:
+    """Return (value, row) of everything that may have been measured at the output."""
+    kl, top1, loss = found.kl, found.top1, found.loss_difference
+    return [
+        (kl.value, ("KL divergence", number(kl.value), between(kl, share=False),
+         number(found.kl_floor), "nats a token", "candidate against reference, per token")),
+        (top1.value, ("same first choice", percent(top1.value), between(top1), "-", "of tokens",
+         "both models choose the same token")),
+        (loss.value, ("loss difference", number(loss.value, signed=True),
+         between(loss, share=False), "-", "nats a token", "candidate less reference")),
+        (found.sqnr_db, ("SQNR", decibels(found.sqnr_db), "-", decibels(found.floor_db), "dB",
+         "energy of the outputs over that of their difference")),
+    ]  # fmt: skip
 
 
 # ---- the blocks -------------------------------------------------------------------------
@@ -180,7 +189,26 @@ def patches(story: Story) -> Section | None:
     caption = "Share of the final error that each block moves"
     table = Numbers.of(_PATCH_HEAD, rows, right=right)
     chart = Chart(patches_svg(told), caption, (table,))
-    return Section("One block exchanged", (_PATCHES,), (chart,))
+    parts = tuple(_patched_parts(b) for b in told if b.patched_parts)
+    text = (_PATCHES, _outside(story.attribution.patched_all))
+    return Section("One block exchanged", text, (chart,), parts)
+
+
+def _outside(all_back: Interval | None) -> str:
+    if all_back is None or math.isnan(all_back.value):
+        return ""
+    return (
+        f"With every block the reference's {percent(all_back.value)} of the final error goes; "
+        "what stays is made outside of the blocks."
+    )
+
+
+def _patched_parts(block: BlockAttribution) -> Numbers:
+    rows = [(parted(c.part), percent(c.share.value), between(c.share))
+            for c in block.patched_parts]  # fmt: skip
+    caption = f"Final error that goes when one part of {where(block)} is put back"
+    right = ("removed", "removed 95 %")
+    return Numbers.of("part, removed, removed 95 %", rows, right=right, caption=caption)
 
 
 # ---- how it was made --------------------------------------------------------------------

@@ -9,13 +9,14 @@ import pandas as pd
 from ffn_probe.attribution.attribution import Attribution
 from ffn_probe.report.paired import Story
 
-_NESTED = ("stages", "causes", "theory", "norm_split", "regions")
+_NESTED = ("stages", "causes", "theory", "norm_split", "regions", "patched_parts")
 
 
 def tables_of(story: Story) -> dict[str, pd.DataFrame]:
     """Return a frame each of blocks, stages, causes, ...; empty ones are left out."""
     told = story.attribution
     found = {"blocks": told.table(), "output": _output(told), "factorial": _factorial(told)}
+    found["model_theory"] = pd.DataFrame([asdict(theory) for theory in told.theory])
     found["hypotheses"] = pd.DataFrame([asdict(h) for h in told.hypotheses])
     found |= {name: _nested(told, name) for name in _NESTED}
     if story.pairs is not None:

@@ -195,13 +195,15 @@ def test_two_swaps_are_told_with_shares_theory_and_factors(
     assert "not separable" in shown
     assert "mean leakage 83.0 %" in shown
     assert "theory    ? unexplained, layer 3: Stein" in shown
-    assert "7 of 8 numbers are as theory expects" in shown
+    assert "as theory expects: 7 of 8 numbers" in shown
     assert "2 x 2     error: The activation makes 99.4 % of it; the two add." in shown
 
 
 def test_a_bug_is_told_with_the_line_to_change(capsys: pytest.CaptureFixture[str]) -> None:
     shown = told(quick_gelu(), capsys)
     assert "hidden_act: gelu" in shown
+    back = "putting the reference's block back removes 100.0 % (99.9 % to 100.0 %)"
+    assert f"patch     layer 1: {back} of the final error" in shown
     assert "first bad layer 1 model.layers.1.mlp, stage activation" in shown
     assert "blocks    1 indistinguishable, 1 local, 2 inherited" in shown
 

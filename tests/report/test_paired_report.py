@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffn_probe.attribution.attribution import Attribution, Interval
+from ffn_probe.attribution.attribution import Attribution, Cause, Interval, Theory
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.report import report
 from ffn_probe.report.paired import Story
@@ -144,6 +144,32 @@ def test_blocks_that_cannot_be_paired_are_counted_with_the_reason() -> None:
     assert "4 of 4 blocks cannot be compared value by value" in text
     assert "gate has 384 channels against 256" in text
     assert "The outputs were not compared." in text
+
+
+def test_what_was_not_measured_at_the_output_is_left_out() -> None:
+    told = two_swaps()
+    assert told.output is not None
+    lost = Interval(math.nan)
+    bare = replace(told.output, kl=lost, top1=lost, loss_difference=lost, tokens=0)
+    text = page(replace(told, output=bare))
+    assert "KL divergence" not in text
+    assert "Status: drift." in text
+    assert row(text, "SQNR")[1] == "8.4"
+
+
+def test_patches_say_what_is_left_outside_the_blocks() -> None:
+    told = replace(two_swaps(), patched_all=Interval(0.83, 0.8, 0.9))
+    first = replace(told.blocks[0], patched_parts=(Cause("w_up", Interval(0.4), 1.0),))
+    text = page(replace(told, blocks=(first,)))
+    assert "With every block the reference&#x27;s 83.0 % of the final error goes" in text
+    assert row(text, "up weights", "40.0 %")[2] == "-"
+
+
+def test_the_theory_of_the_whole_model_stands_with_that_of_the_blocks() -> None:
+    whole = Theory("power sum", 9.0, 9.1, "dB", 0.5, "expected", "", "error powers add")
+    text = page(replace(two_swaps(), theory=(whole,)))
+    assert row(text, "\u2248 expected", "model", "power sum")[3:5] == ["9", "9.1"]
+    assert "tolerance: 1 of 9." in text
 
 
 # ---- pictures ---------------------------------------------------------------------------
