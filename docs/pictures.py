@@ -1,6 +1,6 @@
 """Make the README's pictures from the sample runs: `python docs/pictures.py`.
 
-Serves the dashboard, writes a report, and takes a picture of each in the system's Chromium.
+Serves the dashboard, writes reports, and takes a picture of each in the system's Chromium.
 """
 
 import logging
@@ -15,15 +15,17 @@ from werkzeug.serving import make_server
 from dashboard.app import make_app
 from ffn_probe.compare import compare
 from ffn_probe.report import report
+from ffn_probe.runs import Run
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "sample_runs"
 A, B = "ln-gelu", "rms-swiglu"
+PAIRED = "swap-naive"
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def main() -> None:
-    """Write docs/dashboard.png and docs/report.png."""
+    """Write docs/dashboard.png, docs/report.png and docs/why.png."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = make_server("127.0.0.1", 0, make_app(SAMPLES).server, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -39,6 +41,10 @@ def main() -> None:
         page.goto(path.as_uri())
         box = page.locator("figure svg").first.bounding_box()
         _take(page, "report.png", height=box["y"] + box["height"] + 12 if box else 900)
+        why = report(Run.open(SAMPLES / PAIRED), to=Path(folder) / "why.html")
+        page.goto(why.as_uri())
+        box = page.get_by_role("heading", name="Stage by stage").bounding_box()
+        _take(page, "why.png", height=box["y"] - 12 if box else 900)
         browser.close()
     server.shutdown()
 
