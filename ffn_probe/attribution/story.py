@@ -139,13 +139,14 @@ def _level_of(block: BlockAttribution) -> str:
 
 
 def first_stage(block: BlockAttribution) -> str:
-    """Return the first stage that injects an error above its floor.
+    """Return the first stage at which the block's own error is above its floor.
 
-    Where none does by itself, the first at which the errors of several add up above it.
+    On the reference's residual stream; where that was not seen, the first stage that injects an
+    error above its floor when it is fed by the reference.
     """
-    drifting = [s.stage for s in block.stages if s.status == DRIFT]
-    adding = [s.stage for s in block.stages if above(s.accumulated_db, s.floor_db)]
-    return next(iter([*drifting, *adding]), stage_of("out"))
+    standing = [s.stage for s in block.stages if above(s.accumulated_db, s.floor_db)]
+    injecting = [s.stage for s in block.stages if s.status == DRIFT]
+    return next(iter([*standing, *injecting]), stage_of("out"))
 
 
 def told(hypothesis: Hypothesis) -> bool:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffn_probe.attribution.attribution import Attribution, BlockAttribution
+from ffn_probe.attribution.attribution import Attribution, BlockAttribution, StageError
 from ffn_probe.attribution.explain import attribution_of
+from ffn_probe.attribution.story import first_stage
 from tests.attribution.toy import (
     HEAD,
     INPUT,
@@ -91,6 +92,28 @@ def test_the_block_and_the_stage_of_a_bug_are_named(quick: Attribution) -> None:
     assert statuses(quick) == ["indistinguishable", "local", "inherited"]
     assert quick.verdict.startswith("Layer 1, stage activation: local ")
     assert "The drift of layer 2 is inherited." in quick.verdict
+
+
+def test_a_stage_that_was_not_fed_alone_is_named_by_what_stands_there() -> None:
+    """The error of the norm shows on the reference's stream, and not in the stage by itself."""
+    given = tables(changed(1, norm=rms_norm))
+    paired = given.frames["paired"]
+    alone = (paired["view"] == "stage") & (paired["role"] == "normed")
+    paired.loc[alone, "error"] = 0.0
+    paired.loc[(paired["view"] == "stage") & (paired["role"] == "gate"), "error"] = 1.0
+    found = attribution_of(given)
+    assert found.blocks[1].stages[0].injected_db == math.inf
+    assert found.first_bad == (1, name(1), "norm")
+
+
+def test_without_the_references_stream_the_stage_that_injects_is_named() -> None:
+    stages = (
+        StageError("normed", "norm", math.inf, math.nan, 9.0, 120.0, "indistinguishable"),
+        StageError("gate", "up", 30.0, math.nan, 9.0, 120.0, "drift"),
+    )
+    block = BlockAttribution(0, "a", "a", "local", stages=stages)
+    assert first_stage(block) == "up"
+    assert first_stage(BlockAttribution(0, "a", "a", "local")) == "down"
 
 
 def test_the_levels_are_those_of_the_arrays(quick: Attribution) -> None:
