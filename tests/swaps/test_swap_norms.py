@@ -143,6 +143,23 @@ def test_matched_gives_every_channel_the_mean_and_variance_of_before(name: str) 
     assert done.changed[0].sqnr_db == pytest.approx(db(before, after), abs=1e-6)
 
 
+def test_matched_keeps_the_sign_of_a_gain_that_is_one_plus_what_is_stored() -> None:
+    class Gemma(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.rms_norm(x, (16,), 1 + self.weight, 1e-6)
+
+    model, x = drawn(Mlp(norm=Gemma())), rows(60)
+    with torch.no_grad():
+        model.norm.weight[:2] = torch.tensor([-0.5, -1.4])
+    with swap(model, norm="layernorm", how="matched", example=(x,), calibration=[(x,)]):
+        signs = model.norm.weight.sign().tolist()
+    assert signs == [1.0, -1.0, *[1.0] * 14]
+
+
 def test_matched_is_nearer_than_naive() -> None:
     model = tiny_lm.load("ln-gelu")
     reference = logits(model)
