@@ -28,7 +28,7 @@ def block_of(tables: PairTables, layer: int, block: str) -> BlockAttribution:
     """Return what made the output of one block drift."""
     candidate, reason = tables.candidates.get(block, (block, ""))
     end = tables.site(block, "out", "end")
-    reason = reason or (end.reason if end else "its output was not compared")
+    reason = reason or _reason(end)
     channels = tables.channels(block, "out", "end")
     patch = patches(tables, block)
     shared = causes(tables, block)
@@ -80,9 +80,18 @@ def block_status(
         return "inherited"
     if not given:
         return "local"
-    powers = [10 ** (-level / 10) for level in levels[1:]]
-    share = powers[0] / sum(powers)
+    apart = max(-100.0, min(100.0, levels[1] - levels[2]))
+    share = 1 / (1 + 10 ** (apart / 10))
     return "local" if share > MOSTLY else "mixed"
+
+
+def _reason(end: SitePair | None) -> str:
+    """Return why a block's output cannot be compared, "" where it can."""
+    if end is None:
+        return "its output was not compared"
+    if not end.reason and not end.total("count") and not _one_sided(end):
+        return "no value of its output is finite in both models"
+    return end.reason
 
 
 def _one_sided(site: SitePair) -> bool:

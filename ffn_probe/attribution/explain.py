@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ffn_probe.attribution.attribution import (
     EXPECTED,
     INDISTINGUISHABLE,
@@ -38,8 +40,24 @@ def explain(run: PairedRun) -> Attribution:
 
 
 def attribution_of(tables: PairTables) -> Attribution:
-    """Return the attribution of tables that were read."""
-    found = Found(
+    """Return the attribution of tables that were read.
+
+    Sums that are too large or not finite make what rests on them NaN, without a warning.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        found = _found(tables)
+        notes = _notes(tables, found)
+    status = _status(found)
+    reference, candidate = tables.names
+    return Attribution(
+        reference, candidate, status, verdict(found, status), found.output, found.blocks,
+        found.factorial, found.hypotheses, _first_bad(found, status), notes,
+        found.patched_all, found.theory,
+    )  # fmt: skip
+
+
+def _found(tables: PairTables) -> Found:
+    return Found(
         blocks=tuple(block_of(tables, layer, block) for layer, block in tables.places),
         output=output_drift(tables),
         hypotheses=_hypotheses(tables),
@@ -49,14 +67,8 @@ def attribution_of(tables: PairTables) -> Attribution:
         swap=tables.about.get("swap") or {},
         patched_all=patched_all(tables),
         farthest=_farthest(tables),
+        theory=theory_of(tables),
     )
-    status = _status(found)
-    reference, candidate = tables.names
-    return Attribution(
-        reference, candidate, status, verdict(found, status), found.output, found.blocks,
-        found.factorial, found.hypotheses, _first_bad(found, status), _notes(tables, found),
-        found.patched_all, theory_of(tables),
-    )  # fmt: skip
 
 
 # Status

@@ -47,8 +47,10 @@ def pair_measures(run: PairedRun) -> pd.DataFrame:
 
 def measures_of(tables: PairTables) -> pd.DataFrame:
     """Return `pair_measures` of tables that were read."""
-    lines = [line for layer, block in tables.places for line in _block(tables, layer, block)]
-    return pd.DataFrame([*lines, *_output(tables)], columns=COLUMNS)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        lines = [row for layer, block in tables.places for row in _block(tables, layer, block)]
+        lines += _output(tables)
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def _block(tables: PairTables, layer: int, block: str) -> Iterator[dict[str, Any]]:
@@ -56,7 +58,7 @@ def _block(tables: PairTables, layer: int, block: str) -> Iterator[dict[str, Any
         for role in tables.roles(block, view):
             floors = _site(tables, block, role, "noise")
             limit = tables.floor_db(block, role)
-            floors |= {"sqnr_db": limit, "relative_l2": 10 ** (-limit / 20)}
+            floors |= {"sqnr_db": limit, "relative_l2": float(np.power(10.0, -limit / 20))}
             for measure, value in _site(tables, block, role, view).items():
                 yield _line(
                     (layer, block, role, view), measure, value, floors.get(measure, math.nan)

@@ -55,6 +55,7 @@ class Found:
     swap: Mapping[str, Any] | None = None
     patched_all: Interval | None = None
     farthest: tuple[int, str, float] | None = None  # layer, role, KS of unpaired values
+    theory: tuple[Theory, ...] = ()  # of the whole model
 
     @property
     def own(self) -> tuple[BlockAttribution, ...]:

@@ -272,6 +272,14 @@ def test_a_nan_in_both_models_is_no_difference() -> None:
     assert "not finite" not in found.verdict
 
 
+def test_a_block_that_is_nan_in_both_models_is_not_called_healthy() -> None:
+    broken = np.full_like(model()[2].down, np.nan)
+    found = attribution_of(tables(changed(2, down=broken), changed(2, down=broken)))
+    assert statuses(found) == ["indistinguishable", "indistinguishable", "unpaired"]
+    assert found.blocks[2].reason == "no value of its output is finite in both models"
+    assert found.status == "drift"
+
+
 # Unpaired
 
 
