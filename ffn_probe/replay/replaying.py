@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.analyses import Analyses
 from ffn_probe.replay.effects import EffectKey
 from ffn_probe.replay.factors import factorial_effects, power_effects
@@ -194,11 +195,19 @@ class Replaying:
     def _autopsy(self, kept: Sequence[Any]) -> None:
         from ffn_probe.replay.autopsy import autopsy as examine
 
+        fit = [p for p in self.pairs if not p.reason]
+        if not fit:
+            self.notes.setdefault("no autopsy: no block is compared value by value")
+            return
         self._say("autopsy", 0)
-        found = examine(
-            self.reference, self.candidate, list(kept),
-            found=[p.a for p in self.pairs], found_candidate=[p.b for p in self.pairs],
-        )  # fmt: skip
+        try:
+            found = examine(
+                self.reference, self.candidate, list(kept),
+                found=[p.a for p in fit], found_candidate=[p.b for p in fit],
+            )  # fmt: skip
+        except FfnProbeError as error:  # what was replayed stands without it
+            self.notes.setdefault(f"the autopsy stopped: {error}")
+            return
         self.hypotheses = list(found.rows())
 
     def _write_views(self, writer: RunWriter) -> None:

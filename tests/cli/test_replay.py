@@ -100,6 +100,31 @@ def test_the_defaults_are_those_of_replay() -> None:
             assert signature(command).parameters[name].default == getattr(Options(), name)
 
 
+def test_a_model_of_another_width_is_compared_as_far_as_can_be(tmp_path: Path) -> None:
+    result = run(
+        "replay", f"{CODE}:reference", f"{CODE}:wide", "--autopsy", "--to", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("! DRIFT ")
+    assert "16 and 24 channels" in result.stdout
+    assert "? unpaired" in result.stdout
+    assert "no autopsy: no block is compared value by value" in result.stdout
+
+
+def test_nan_in_the_candidate_alone_is_the_finding(tmp_path: Path) -> None:
+    page = tmp_path / "why.html"
+    result = run(
+        "replay", f"{CODE}:reference", f"{CODE}:nan", "--autopsy", "--to", tmp_path / "run",
+        "--out", page,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    first = " ".join(result.stdout.split())
+    assert "Layer 1, stage up: the candidate has 96 values that are not finite" in first
+    assert "no site before it differs so" in first
+    assert "first bad layer 1 layers.1, stage up" in first
+    assert "96 values that are not finite" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from tests.cli.user_code import Batch, Net, model, slow, some
+from tests.cli.user_code import VOCABULARY, Batch, Net, model, nan_weights, slow, some
 
 
 class Quick(nn.Module):
@@ -30,6 +31,29 @@ def reference() -> tuple[Net, list[Batch]]:
 
 def quick() -> Quick:
     return Quick()
+
+
+class Wide(nn.Module):
+    """A net of another width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(VOCABULARY, 24)
+        self.norm, self.up, self.down = nn.LayerNorm(24), nn.Linear(24, 40), nn.Linear(40, 24)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.embedding(input_ids)
+        out: Tensor = x + self.down(functional.gelu(self.up(self.norm(x))))
+        return out
+
+
+def wide() -> Wide:
+    return Wide()
+
+
+def nan() -> Net:
+    return nan_weights()[0]
 
 
 def breaking() -> Iterator[Batch]:

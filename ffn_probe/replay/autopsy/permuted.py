@@ -45,6 +45,8 @@ def matched(
     The best assignment by cosine (Hungarian method).
     """
     first, second = _units(healthy), _units(own)
+    if not (first.isfinite().all() and second.isfinite().all()):
+        return None
     if float((first * second).sum(-1).mean()) > _ALIKE:
         return torch.arange(len(own))
     alike = (second @ first.t()).float()
