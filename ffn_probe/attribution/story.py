@@ -119,7 +119,7 @@ def _where(found: Found) -> Iterator[str]:
     own, paired = found.own, [b for b in found.blocks if b.status != "unpaired"]
     if not own:
         if paired:
-            yield from _from_outside(paired, found.output)
+            yield from _from_outside(paired, found)
         return
     first = own[0]
     where = _level_of(first)
@@ -155,10 +155,12 @@ def told(hypothesis: Hypothesis) -> bool:
     return hypothesis.reached and above(hypothesis.measured_db, hypothesis.floor_db)
 
 
-def _from_outside(paired: Sequence[BlockAttribution], output: Output | None) -> Iterator[str]:
+def _from_outside(paired: Sequence[BlockAttribution], found: Found) -> Iterator[str]:
     given = [b for b in paired if b.status == "inherited"]
     if not given:
-        if output is not None:
+        if len(paired) < len(found.blocks):
+            yield "No block that could be paired is above its floor."
+        elif found.output is not None:
             yield (
                 "No block is above its floor, yet the output drifts: the cause lies behind the "
                 "last block (final norm or head)."

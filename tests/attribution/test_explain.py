@@ -277,6 +277,7 @@ def test_a_block_that_is_nan_in_both_models_is_not_called_healthy() -> None:
     found = attribution_of(tables(changed(2, down=broken), changed(2, down=broken)))
     assert statuses(found) == ["indistinguishable", "indistinguishable", "unpaired"]
     assert found.blocks[2].reason == "no value of its output is finite in both models"
+    assert "No block that could be paired is above its floor. 1 block cannot" in found.verdict
     assert found.status == "drift"
 
 
