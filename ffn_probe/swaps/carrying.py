@@ -70,6 +70,7 @@ def carry_out(
     *,
     example: Any,
     calibration: Iterable[Any] | None,
+    left: Sequence[Left] = (),
 ) -> Swapped:
     """Change the model until `stack` is closed; return what was done.
 
@@ -77,7 +78,7 @@ def carry_out(
         SwapError: nothing of it applies, a block cannot be changed so, or the changed model
             does not run on the example. What was changed by then is on the stack.
     """
-    work = _Work(model, swap, blocks, stack)
+    work = _Work(model, swap, blocks, stack, left=list(left))
     if swap.how == "exact":
         return convert(model, swap, blocks, stack, example)
     places, wanted = _places(work)

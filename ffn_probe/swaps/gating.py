@@ -91,6 +91,11 @@ def _joint(block: Block, name: str, params: Mapping[str, float]) -> Match:
 
 def _of_mean(block: Block, act: Match | None) -> Match:
     form = own_form(block) if act is None else act
+    if form.name == "other":
+        raise SwapError(
+            f"the activation of {block.name!r} is no form of the zoo; say with activation= "
+            "which one the MLP is to have"
+        )
     if form.joint:
         raise SwapError(
             f"{form.name} of {block.name!r} is no product of a gate and a value, so no mean "

@@ -14,7 +14,7 @@ from ffn_probe.errors import ModelError, SwapError
 from ffn_probe.probes.attach import check_watchable, chosen_blocks
 from ffn_probe.swaps.carrying import carry_out
 from ffn_probe.swaps.swap import Swap
-from ffn_probe.swaps.swapped import Swapped
+from ffn_probe.swaps.swapped import Left, Swapped
 
 
 def swap(  # noqa: PLR0913 - what can be swapped
@@ -57,7 +57,8 @@ def swap(  # noqa: PLR0913 - what can be swapped
         quantize: role or matrix ("w_gate", "w_up", "w_down") -> format and granularity
             ("int8:token", "int4:group=32", "mxfp4"), see `ffn_probe.formats`. A matrix has one
             scale an output row by "channel". Rounding passes gradients unchanged.
-        blocks: glob patterns of block names, or layer ordinals (negative: from the end).
+        blocks: glob patterns of block names, or layer ordinals (negative: from the end). None:
+            all that discovery did not flag.
         norms: "ffn" (the norms before the chosen blocks) or "all" (every norm module over
             d_model channels).
         how: "naive", as a hasty edit does it: the stored vectors are kept as they are (a gain
@@ -190,12 +191,13 @@ class Swapping:
 
     def _carried_out(self, stack: ExitStack) -> Swapped:
         check_watchable(self.model)
-        blocks = chosen_blocks(
-            self._known(), self.wanted.blocks, allow_flagged=self.wanted.blocks is not None
-        )
+        known, named = self._known(), self.wanted.blocks is not None
+        blocks = chosen_blocks(known, self.wanted.blocks, allow_flagged=named)
+        flagged = [b for b in known if b.flags and not named]
         return carry_out(
             self.model, self.wanted, blocks, stack,
             example=self._example, calibration=self._calibration,
+            left=[Left("block", b.name, f"flagged: {', '.join(b.flags)}") for b in flagged],
         )  # fmt: skip
 
     def _known(self) -> Sequence[Block]:

@@ -340,6 +340,39 @@ def test_blocks_that_share_an_activation_module_are_told_apart() -> None:
         torch.testing.assert_close(model(x), expected)
 
 
+class Meeting(nn.Module):
+    """Where gate and value of several blocks meet."""
+
+    def forward(self, gate: Tensor, value: Tensor) -> Tensor:
+        return F.silu(gate) * value
+
+
+class MetInOnePlace(nn.Module):
+    """Two GLUs whose gates and values meet in one and the same module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting, self.first, self.second = Meeting(), Glu(), Glu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in (self.first, self.second):
+            h = block.norm(x)
+            x = x + block.down(2.0 * self.meeting(block.gate(h), block.up(h)))
+        return x
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_blocks_whose_tensors_pass_one_place_are_told_apart(name: str) -> None:
+    model, x = drawn(MetInOnePlace()), rows()
+    expected = x
+    for block in (model.first, model.second):
+        h = block.norm(expected)
+        act = F.relu if block is model.get_submodule(name) else F.silu
+        expected = expected + block.down(2.0 * act(block.gate(h)) * block.up(h))
+    with swap(model, activation="relu", blocks=name, example=(x,)):
+        torch.testing.assert_close(model(x), expected)
+
+
 def test_an_activation_in_place_is_read_before_it_writes() -> None:
     class InPlace(Mlp):
         def forward(self, x: Tensor) -> Tensor:
@@ -366,6 +399,36 @@ def test_gradients_flow_through_what_was_put_in() -> None:
     model, x = drawn(Glu()).double(), rows().double()
     with swap(model, activation="softplus", norm="rmsnorm", example=(x,)):
         assert torch.autograd.gradcheck(model, (x.clone().requires_grad_(),))
+
+
+class Strange(nn.Module):
+    """A GLU with an activation of its own, behind one that is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known, self.strange = Glu(), Glu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.known(x)
+        h = self.strange.norm(x)
+        gate = self.strange.gate(h)
+        return x + self.strange.down(gate.sin() * self.strange.up(h))
+
+
+def test_a_flagged_block_is_left_unless_it_is_named() -> None:
+    model, x = drawn(Strange()), rows()
+    with swap(model, activation="relu", example=(x,)) as done:
+        assert [c.block for c in done.changed] == ["known"]
+    assert done.left[0].path == "strange"
+    assert "no activation of the zoo fits" in done.left[0].why
+    with swap(model, activation="relu", blocks="strange", example=(x,)):
+        assert {b.activation for b in discover(model, (x,))} == {"silu", "relu"}
+    wish: dict[str, Any] = {"gating": "mlp", "example": (x,), "calibration": [(x,)]}
+    with (
+        pytest.raises(SwapError, match="say with activation="),
+        swap(model, blocks="strange", **wish),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
