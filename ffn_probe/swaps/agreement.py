@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ffn_probe.discover.calling import call_arguments, undisturbed
+from ffn_probe.errors import SwapError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,20 @@ class Gap:
 
 
 def outputs_of(model: nn.Module, example: Any) -> list[Tensor]:
-    """Return every floating tensor that the model returns for the example."""
+    """Return every floating tensor that the model returns for the example.
+
+    Raises:
+        SwapError: there is no finite number among them.
+    """
     args, kwargs = call_arguments(example)
     with torch.no_grad(), undisturbed(model):
-        return [t.clone() for t in _floats(model(*args, **kwargs))]
+        found = [t.clone() for t in _floats(model(*args, **kwargs))]
+    if not any(bool(t.isfinite().any()) for t in found):
+        raise SwapError(
+            f"{type(model).__name__} returns no finite number for the example, so whether a "
+            "change is exact cannot be measured; pass another example"
+        )
+    return found
 
 
 def _floats(value: Any) -> Iterator[Tensor]:

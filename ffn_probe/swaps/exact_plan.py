@@ -43,7 +43,8 @@ def planned(
                 plan_stream(plan, stream, streams, graph, model)
         for norm in plan.norms:
             plan_vectors(plan, norm, graph, model, fold_gain=fold_gain)
-    plan.check(f"{way.turned} -> {target}", type(model).__name__)
+    advice = "; how='matched' comes near"
+    plan.check(f"{way.turned} -> {target}", type(model).__name__, advice)
     return plan
 
 

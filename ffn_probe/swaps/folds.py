@@ -208,6 +208,9 @@ def fold_gain(
     if not norms:
         names = ", ".join(block.name for block in blocks[:3])
         raise SwapError(f"no LayerNorm or RMSNorm module stands before {names}")
+    held = [v for n in norms for v in vectors_of(model.get_submodule(n.path), _width(n))]
+    if not any(vector is not None for vector in held):
+        raise SwapError(f"{norms[0].path} has neither gain nor bias: there is nothing to fold")
     plan = Plan("unit gain")
     for norm in norms:
         plan_vectors(plan, norm, graph, model, fold_gain=True)
@@ -222,9 +225,13 @@ def fold_gain(
     return tuple(Fold(p, names, low, high, 0, gap.sqnr_db) for p, names, low, high in found)
 
 
+def _width(norm: Reading) -> int:
+    return norm.passes[0][1].shape[-1]
+
+
 def _tied(model: nn.Module, norm: Reading) -> list[str]:
     """Say which vector of a norm another module holds too."""
-    vectors = vectors_of(model.get_submodule(norm.path), norm.passes[0][1].shape[-1])
+    vectors = vectors_of(model.get_submodule(norm.path), _width(norm))
     return [
         f"a vector of {norm.path} is also a parameter of another module"
         for vector in vectors
@@ -237,7 +244,7 @@ def _unit(
     model: nn.Module, norm: Reading, plan: Plan, undo: ExitStack
 ) -> tuple[str, tuple[str, ...], float, float]:
     """Set a norm's gain to one and its bias to zero; return what took them."""
-    gain, bias = vectors_of(model.get_submodule(norm.path), norm.passes[0][1].shape[-1])
+    gain, bias = vectors_of(model.get_submodule(norm.path), _width(norm))
     low = high = 1.0
     if gain is not None:
         factor = effective_gain(gain, norm).double()

@@ -32,7 +32,7 @@ def plan_vectors(
             for other in others
         ]
     nodes = {linear.node for linear in found}
-    for linear in {(each.path, each.weight): each for each in found}.values():
+    for linear in {(each.weight, each.bias, each.slot): each for each in found}.values():
         if beta is not None:
             _plan_bias(plan, linear, beta, reading.path, nodes, graph)
         if fold_gain and gain is not None:
@@ -46,12 +46,15 @@ def _plan_bias(
     if delta is None:
         plan.reasons.append(f"{linear.path} reads {norm} by a weight that is no single matrix")
     elif linear.bias:
-        elsewhere = _shared(linear.bias, plan.biases, norm, nodes, graph)
+        elsewhere = read_elsewhere(linear.bias, nodes, graph)
+        if linear.bias in plan.biases:
+            elsewhere = "a matrix with another weight"
         if elsewhere:
-            plan.reasons.append(f"{linear.bias} cannot take the bias of {norm}: {elsewhere}")
-        elif linear.bias not in plan.biases:
-            plan.biases[linear.bias] = norm
-            plan.edit(linear.bias, lambda values: values + delta.to(values.device))
+            plan.reasons.append(
+                f"{linear.bias} cannot take the bias of {norm}: it is also read by {elsewhere}"
+            )
+        plan.biases[linear.bias] = norm
+        plan.edit(linear.bias, lambda values: values + delta.to(values.device).view_as(values))
     elif linear.slot is None:
         plan.reasons.append(
             f"{norm} has a bias, and {linear.path or linear.weight} has no place for one"
@@ -65,9 +68,11 @@ def _plan_bias(
 def _plan_gain(
     plan: Plan, linear: Linear, gain: Tensor, norm: str, nodes: set[Node], graph: Graph
 ) -> None:
-    elsewhere = _shared(linear.weight, plan.folded, norm, nodes, graph)
+    elsewhere = read_elsewhere(linear.weight, nodes, graph)
     if elsewhere:
-        plan.reasons.append(f"{linear.weight} cannot take the gain of {norm}: {elsewhere}")
+        plan.reasons.append(
+            f"{linear.weight} cannot take the gain of {norm}: it is also read by {elsewhere}"
+        )
     elif linear.weight not in plan.folded:
         plan.folded[linear.weight] = norm
         axis = linear.axis
@@ -78,14 +83,6 @@ def _plan_gain(
             return values * gain.double().to(values.device).view(sizes)
 
         plan.edit(linear.weight, scaled)
-
-
-def _shared(name: str, taken: dict[str, str], norm: str, nodes: set[Node], graph: Graph) -> str:
-    """Say who else reads a parameter than the matrices behind one norm; "" when nobody."""
-    if taken.get(name, norm) != norm:
-        return f"it takes that of {taken[name]}"
-    elsewhere = read_elsewhere(name, nodes, graph)
-    return f"it is also read by {elsewhere}" if elsewhere else ""
 
 
 def _through(linear: Linear, beta: Tensor) -> Tensor | None:

@@ -50,15 +50,15 @@ class Plan:
     folded: dict[str, str] = field(default_factory=dict)  # weight -> likewise
     reasons: list[str] = field(default_factory=list)
 
-    def check(self, what: str, model: str) -> None:
-        """Raise SwapError with the reasons, if there are any."""
+    def check(self, what: str, model: str, advice: str = "") -> None:
+        """Raise SwapError with the reasons, if there are any, and the advice."""
         if not self.reasons:
             return
         reasons = list(dict.fromkeys(self.reasons))
         more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
         raise SwapError(
             f"{what} cannot be exact in {model}: {'; '.join(reasons[:_SHOWN])}{more}. Nothing "
-            "was changed; how='matched' comes near."
+            f"was changed{advice}."
         )
 
     def edit(self, name: str, change: Callable[[Tensor], Tensor]) -> None:

@@ -407,6 +407,19 @@ class Mixed(Pre):
         self.norms[1] = nn.RMSNorm(D)
 
 
+class TiedBias(Pre):
+    """Two matrices that read one norm share a bias, and no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.other = nn.Linear(D, VOCABULARY), nn.Linear(D, VOCABULARY)
+        self.other.bias = self.head.bias
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.final(self.stream(ids))
+        return self.head(x) - 0.5 * self.other(x)
+
+
 class Sandwich(Pre):
     """x + norm(f(norm(x)))."""
 
@@ -427,6 +440,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "headless": (Headless, "the model returns it"),
     "shifted": (Shifted, "0.5 is added to every channel"),
     "two norms": (TwoNorms, "also reads what final does not normalise"),
+    "tied bias": (TiedBias, r"head\.bias cannot take the bias of final: .* another weight"),
     "mixed": (Mixed, r"norms\.1 is no LayerNorm and reads the stream's mean"),
     "sandwich": (Sandwich, "the norm edges.0 writes into the stream"),
 }
@@ -612,6 +626,16 @@ def test_a_conversion_that_one_pass_cannot_see_through_is_undone() -> None:
     with pytest.raises(SwapError, match="reads the stream's mean"):
         exact_norm(model, TOKENS, ExitStack())
     assert same(before, snapshot(model))
+
+
+def test_outputs_that_are_not_finite_say_nothing_about_exactness() -> None:
+    model = disturbed(Pre())
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    before = snapshot(model)
+    with pytest.raises(SwapError, match="returns no finite number"):
+        exact_norm(model, TOKENS, ExitStack())
+    assert before["parameters"] == snapshot(model)["parameters"]
 
 
 def test_unknown_names_are_met_with_the_known_ones() -> None:

@@ -450,6 +450,28 @@ def test_a_block_without_a_norm_has_no_gain_to_fold() -> None:
         fold_gain(model, discover(model, x), x, ExitStack())
 
 
+def test_a_norm_without_vectors_has_nothing_to_fold() -> None:
+    model, x = ready(Glu), example()
+    model.norm = nn.LayerNorm(D, elementwise_affine=False)
+    with pytest.raises(SwapError, match="norm has neither gain nor bias"):
+        fold_gain(model, discover(model, x), x, ExitStack())
+
+
+def test_a_gain_that_two_norms_share_is_refused() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = Glu(), Glu()
+            self.b.norm.weight = self.a.norm.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x))
+
+    model, x = ready(Two), example()
+    with pytest.raises(SwapError, match="is also a parameter of another module"):
+        fold_gain(model, discover(model, x)[:1], x, ExitStack())
+
+
 def test_folding_the_gain_frees_int8_of_one_loud_channel() -> None:
     torch.manual_seed(0)
     model = Glu(1024, 64).eval().double()
