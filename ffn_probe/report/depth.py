@@ -65,7 +65,7 @@ def depth_svg(blocks: Sequence[BlockAttribution]) -> str:
         if not math.isnan(db)
     ]
     for x, block in zip(places, blocks, strict=True):
-        if block.status == "unpaired":
+        if math.isnan(block.local_db) and math.isnan(block.end_db):
             parts.append(text(x, bottom - 6, "?", "mid dim"))
         parts.append(axis.cover(x, slot, _depth_words(block)))
     return "".join([*parts, *_layers(blocks, places, slot, bottom), "</svg>"])

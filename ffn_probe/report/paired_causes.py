@@ -204,7 +204,7 @@ def theory(story: Story) -> Section | None:
         f"Unexplained, that is further from theory than the tolerance: {lost} of {len(found)}.",
     )
     right = ("layer", "expected", "observed", "tolerance")
-    table = Numbers.of(_THEORY_HEAD, rows, right=right, wrap=True)
+    table = Numbers.of(_THEORY_HEAD, rows, right=right)
     return Section("Theory beside observation", text, numbers=(table,))
 
 

@@ -42,6 +42,10 @@ _DEPTH = (
     "before hand to it. The shares are of the error energy at the block's output and add, with "
     "the cross term, to 100 %."
 )
+_LEVELS = (
+    "SQNR at the output of every block. What is equal lies on the lowest line; ? marks what "
+    "cannot be told."
+)
 _LIKENESS = "Linear CKA of the outputs of every pair of blocks, which no rotation changes"
 _STAGES = (
     "Injected is the error of a stage that is fed by the reference's stage before it; "
@@ -72,7 +76,7 @@ def output(story: Story) -> Section | None:
     text = f"{tokens}: {found.status}."
     if not rows:
         return Section("At the model's output", (text, "Nothing could be measured there."))
-    table = Numbers.of(_OUTPUT_HEAD, rows, right=("value", "95 % interval", "floor"), wrap=True)
+    table = Numbers.of(_OUTPUT_HEAD, rows, right=("value", "95 % interval", "floor"))
     return Section("At the model's output", (text,), numbers=(table,))
 
 
@@ -102,8 +106,7 @@ def depth(story: Story) -> Section | None:
     if all(block.status == "unpaired" for block in blocks):
         chart = Chart(likeness_svg(blocks), _LIKENESS, (_block_table(blocks),))
         return Section("Block by block", (_unpaired(blocks),), (chart,))
-    caption = "SQNR at the output of every block. What is equal lies on the lowest line."
-    chart = Chart(depth_svg(blocks), caption, (_block_table(blocks),))
+    chart = Chart(depth_svg(blocks), _LEVELS, (_block_table(blocks),))
     return Section("Block by block", (_DEPTH, _unpaired(blocks)), (chart,), (_shares(blocks),))
 
 

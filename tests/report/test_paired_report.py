@@ -187,6 +187,16 @@ def test_the_depth_chart_draws_a_bar_as_high_as_the_error() -> None:
     assert chart[0].count("<title>layer ") == 4
 
 
+def test_a_block_whose_error_is_not_known_is_marked_in_the_chart() -> None:
+    told = quick_gelu()
+    lost = replace(told.blocks[1], local_db=math.nan, end_db=math.nan, inherited_db=math.nan)
+    text = page(replace(told, blocks=(told.blocks[0], lost, *told.blocks[2:])))
+    chart = re.search(r'<svg[^>]*Error of every block by depth".*?</svg>', text, re.DOTALL)
+    assert chart
+    assert chart[0].count(">?<") == 1
+    assert "NaN" not in chart[0]
+
+
 def test_deep_models_name_layers_without_overlap() -> None:
     text = page(deep(80))
     chart = re.search(r'<svg[^>]*Error of every block by depth".*?</svg>', text, re.DOTALL)
