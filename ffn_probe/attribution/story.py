@@ -202,6 +202,9 @@ def _who(found: Found) -> Iterator[str]:
         )
         return
     major = [c for c in shared.causes if c.share.value >= 0.005][:3]
+    if len(major) == 1 and major[0].share.value > 0.995:
+        yield f"All of the blocks' own error is made by {_PARTS[major[0].part]}."
+        return
     named = [f"{_PARTS.get(c.part, c.part)} makes {_percent(c.share.value)}" for c in major]
     yield f"Of the blocks' own error {_and(named)}."
 
@@ -224,9 +227,12 @@ def _theory(found: Found, status: str) -> Iterator[str]:
         yield f"Theory does not tell layer {block.layer}'s {_beside(theory)}{more}."
         return
     said = [_beside(t) for b, t in items if b is found.own[0] and t.verdict == EXPECTED]
-    if said and (status == EXPECTED or not found.swap):
-        start = "Theory expects it" if status == EXPECTED else "Formulas of both models tell it"
-        yield f"{start}: {_and(said)} in layer {found.own[0].layer}."
+    if not said or status not in {EXPECTED, DRIFT}:
+        return
+    start = "Theory expects it" if status == EXPECTED else "Formulas of both models tell it"
+    rest = _number(len(found.own) - 1, "other block")
+    same = f", and so in {rest}" if len(found.own) > 1 and status == EXPECTED else ""
+    yield f"{start}: {_and(said)} in layer {found.own[0].layer}{same}."
 
 
 def _hypotheses(found: Found) -> Iterator[str]:

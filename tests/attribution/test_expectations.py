@@ -70,6 +70,7 @@ def test_a_norm_swap_is_what_theory_expects() -> None:
     found = swapped(norm_effects(), SWAP)
     assert found.status == "expected"
     assert "Theory expects it: norm " in found.verdict
+    assert found.verdict.endswith("seen in layer 0, and so in 2 other blocks.")
     for layer in range(LAYERS):
         told = of(found, "norm", layer)
         assert told.verdict == "expected"

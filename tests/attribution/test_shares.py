@@ -59,7 +59,8 @@ def toy(**changes: object) -> Toy:
 
 def test_the_shares_of_a_block_add_to_one_and_the_worst_is_first() -> None:
     candidate = toy(norm=rms_norm, act=quick_gelu, up=model()[0].up * 1.001)
-    block = explained(candidate, played(candidate)).blocks[0]
+    found = explained(candidate, played(candidate))
+    block = found.blocks[0]
     shares = [cause.share.value for cause in block.causes]
     assert sum(shares) == pytest.approx(1.0)
     assert shares == sorted(shares, reverse=True)
@@ -81,7 +82,7 @@ def test_one_part_alone_has_it_all() -> None:
     assert (first.part, first.share.value) == ("activation", pytest.approx(1.0))
     assert first.share.low == pytest.approx(1.0)
     assert found.blocks[0].interaction == pytest.approx(0.0)
-    assert "Of the blocks' own error the activation makes 100 %." in found.verdict
+    assert "All of the blocks' own error is made by the activation." in found.verdict
 
 
 def test_parts_that_undo_each_other_are_not_separable() -> None:
@@ -126,6 +127,13 @@ def test_a_player_that_does_nothing_needs_no_value_alone() -> None:
 def test_a_block_without_error_has_no_causes() -> None:
     nothing = {k: np.zeros(SEQUENCES) for k in (*PARTS, "total")}
     assert explained(toy(), nothing).blocks[0].causes == ()
+
+
+def test_the_verdict_shares_the_error_among_the_parts() -> None:
+    candidate = toy(norm=rms_norm, act=lambda x: 0.9 * gelu(x))
+    found = explained(candidate, played(candidate))
+    assert "Of the blocks' own error the norm makes " in found.verdict
+    assert " % and the activation makes " in found.verdict
 
 
 # Patches
