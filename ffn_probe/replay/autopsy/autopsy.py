@@ -12,12 +12,14 @@ from torch import nn
 from ffn_probe.anatomy import Block
 from ffn_probe.attribution.attribution import Hypothesis
 from ffn_probe.discover.discover import discover, scan
-from ffn_probe.errors import FfnProbeError
+from ffn_probe.errors import ExampleError, FfnProbeError, ModelError
 from ffn_probe.probes.attach import chosen_blocks
-from ffn_probe.replay.autopsy.capture import captured, paired, running
+from ffn_probe.replay.autopsy.capture import captured, running
 from ffn_probe.replay.autopsy.cases import case_of
 from ffn_probe.replay.autopsy.examine import examined
 from ffn_probe.replay.autopsy.finding import Finding
+from ffn_probe.replay.autopsy.mixtures import judged_mixture
+from ffn_probe.replay.autopsy.pairing import paired
 from ffn_probe.replay.autopsy.residual import judged_layer
 from ffn_probe.replay.autopsy.streams import streams
 from ffn_probe.replay.parts import Parts, parts_of
@@ -82,14 +84,19 @@ class Autopsy:
 
     def rows(self) -> tuple[dict[str, Any], ...]:
         """Return the rows of a paired run's table of hypotheses."""
-        found = []
-        for finding in self.findings:
-            for rank, h in enumerate(finding.hypotheses):
-                data = asdict(h)
-                data["hypothesis"] = data.pop("name")
-                keys = {"window": 0, "fold": WHOLE, "role": h.stage, "expert": -1, "rank": rank}
-                found.append({**data, **keys, "dp": 0, "tp": 0, "pp": 0, "ep": 0})
-        return tuple(found)
+        return tuple(
+            _row(finding, rank, hypothesis)
+            for finding in self.findings
+            for rank, hypothesis in enumerate(finding.hypotheses)
+        )
+
+
+def _row(finding: Finding, rank: int, hypothesis: Hypothesis) -> dict[str, Any]:
+    data = asdict(hypothesis)
+    data["hypothesis"] = data.pop("name")
+    expert = finding.experts[0] if finding.experts else -1
+    keys = {"window": 0, "fold": WHOLE, "role": hypothesis.stage, "expert": expert}
+    return {**data, **keys, "rank": rank, "dp": 0, "tp": 0, "pp": 0, "ep": 0}
 
 
 def autopsy(
@@ -123,10 +130,13 @@ def autopsy(
     Raises:
         ModelError: the reference has no FFN, or the models cannot be run alike.
         UnknownName: `blocks` or `mapping` names what is not there.
+        ExampleError: there are no batches, or a model rejected one.
     """
     batches = iter(batches) if not isinstance(batches, Sequence) else batches
     if example is None:
-        first = next(iter(batches))
+        first = next(iter(batches), None)
+        if first is None:
+            raise ExampleError("there are no batches; give at least one to run both models on")
         example = first
         if not isinstance(batches, Sequence):
             batches = chain([first], batches)
@@ -134,7 +144,8 @@ def autopsy(
     other = _seen(candidate, example) if found_candidate is None else tuple(found_candidate)
     wanted = chosen_blocks(known, blocks, allow_flagged=True)
     pairs, missing = paired(wanted, other, candidate, mapping)
-    pairs, silent = running(pairs, candidate, example)
+    mixed = [pair for pair in pairs if pair.reference.experts]
+    pairs, silent = running(tuple(p for p in pairs if p not in mixed), candidate, example)
     seen = captured(reference, candidate, batches, pairs, rows=rows) if pairs else {}
     around = streams(reference, candidate, example, pairs, rows) if pairs else {}
     healthy, unread = _healthy(reference, known)
@@ -150,6 +161,12 @@ def autopsy(
             findings.extend(examined(case, pair, seen[name]))
             if name in around:
                 findings.extend(judged_layer(case, *around[name]))
+    for pair in mixed:
+        try:
+            findings.extend(judged_mixture(pair, reference, candidate, example))
+        except ModelError as error:
+            unpaired.append((pair.reference.name, str(error)))
+    findings.sort(key=lambda f: f.layer)
     return Autopsy(tuple(findings), tuple(unpaired))
 
 

@@ -13,26 +13,11 @@ from torch import Tensor, nn
 
 from ffn_probe.anatomy import Block, Tap
 from ffn_probe.discover.calling import call_arguments, undisturbed
-from ffn_probe.discover.layers import exists
-from ffn_probe.errors import ModelError, UnknownName
+from ffn_probe.errors import ModelError
+from ffn_probe.replay.autopsy.pairing import Pair, entered
 from ffn_probe.swaps.interpose import interposed, readers, writers
 
-_BORROWED = ("resid", "normed", "out")
-_ENTERING = ("resid", "normed")
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A block of the reference and what stands in its place in the candidate.
-
-    `borrowed` names the roles whose taps are the reference's, because discovery did not see
-    them in the candidate; `entering` is the role at which the reference's tensor is put in.
-    """
-
-    reference: Block
-    candidate: Block
-    entering: str
-    borrowed: tuple[str, ...] = ()
+_ROLES = ("resid", "normed", "hidden", "out")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,38 +29,29 @@ class Rows:
     candidate: Mapping[str, Tensor]
 
 
-def paired(
-    reference: tuple[Block, ...],
-    candidate: tuple[Block, ...],
-    model: nn.Module,
-    mapping: Mapping[str, str] | None = None,
+def running(
+    pairs: tuple[Pair, ...], model: nn.Module, batch: Any
 ) -> tuple[tuple[Pair, ...], tuple[tuple[Block, str], ...]]:
-    """Return the pairs of blocks, and the reference's blocks without one with the reason.
+    """Return the pairs with only the taps that fire in the candidate, and those without."""
+    fired: set[tuple[str, str]] = set()
 
-    Blocks are paired as `mapping` says (the value may be the path of a module), by name, by
-    layer where it holds one block in both, or by the paths of the reference's own modules.
+    def look(block: Block, tap: Tap, value: Tensor) -> None:  # noqa: ARG001
+        fired.add((block.name, tap.role))
 
-    Raises:
-        UnknownName: `mapping` names a block or module that is not there.
-    """
-    named = {block.name: block for block in candidate}
-    chosen = dict(mapping or {})
-    for name in chosen:
-        if name not in {block.name for block in reference}:
-            raise UnknownName.of("block", name, [block.name for block in reference])
-    pairs: list[Pair] = []
-    missing: list[tuple[Block, str]] = []
-    for block in reference:
-        wanted = chosen.get(block.name)
-        if wanted is not None and wanted not in named and not exists(model, wanted):
-            raise UnknownName.of("block", wanted, named, "(of the candidate)")
-        found = named.get(wanted or block.name) or _alone(block, reference, candidate, wanted)
-        made = _pair(block, found, model, wanted)
-        if isinstance(made, Pair):
-            pairs.append(made)
+    entries = [e for p in pairs for e in readers(p.candidate)]
+    with torch.no_grad(), undisturbed(model), interposed(model, entries, look):
+        run(model, batch)
+    kept: list[Pair] = []
+    silent: list[tuple[Block, str]] = []
+    for pair in pairs:
+        name = pair.candidate.name
+        taps = tuple(t for t in pair.candidate.taps if (name, t.role) in fired)
+        made = entered(replace(pair, candidate=replace(pair.candidate, taps=taps)))
+        if made is None:
+            silent.append((pair.reference, f"{name!r} does not run in the candidate"))
         else:
-            missing.append((block, made))
-    return tuple(pairs), tuple(missing)
+            kept.append(made)
+    return tuple(kept), tuple(silent)
 
 
 def captured(
@@ -114,96 +90,6 @@ def captured(
     return {name: _joined(parts) for name, parts in kept.items()}
 
 
-# ---- pairs ------------------------------------------------------------------------------
-
-
-def _alone(
-    block: Block, reference: tuple[Block, ...], candidate: tuple[Block, ...], wanted: str | None
-) -> Block | None:
-    """Return the one block of the same layer, where each model has one there."""
-    if wanted is not None:
-        return None
-    taken = {b.name for b in reference}
-    own = [b for b in reference if b.layer == block.layer]
-    other = [b for b in candidate if b.layer == block.layer and b.name not in taken]
-    return other[0] if len(own) == 1 and len(other) == 1 else None
-
-
-def _pair(
-    block: Block, found: Block | None, model: nn.Module, wanted: str | None
-) -> Pair | str:
-    """Return the pair, or why there is none.
-
-    Where the reference's norm has a namesake in the candidate, its input is the stream: in a
-    norm that computes something else, discovery may find another place.
-    """
-    if block.experts:
-        return "a mixture of experts"
-    if found is not None and found.experts:
-        return "a mixture of experts in the candidate"
-    base = found or replace(block, name=wanted or block.name, taps=(), products=(), flags=())
-    lent = _lent(block, model, wanted)
-    missing = tuple(r for r in _BORROWED if r in lent and (r not in base.roles or r == "resid"))
-    kept = tuple(t for t in base.taps if t.role not in missing)
-    made = replace(base, taps=(*kept, *(lent[role] for role in missing)))
-    return _entered(Pair(block, made, "", missing)) or (
-        f"no block in the candidate: discovery saw none in layer {block.layer}, and the paths "
-        f"of {wanted or block.name!r} are not there or do not run; name it in mapping"
-    )
-
-
-def _entered(pair: Pair) -> Pair | None:
-    """Return the pair with the first role at which the reference's tensor can be put in."""
-    both = set(pair.candidate.roles) & set(pair.reference.roles)
-    entering = next((role for role in _ENTERING if role in both), None)
-    if entering is None or "out" not in both:
-        return None
-    return replace(pair, entering=entering)
-
-
-def running(
-    pairs: tuple[Pair, ...], model: nn.Module, batch: Any
-) -> tuple[tuple[Pair, ...], tuple[tuple[Block, str], ...]]:
-    """Return the pairs with only the taps that fire in the candidate, and those without."""
-    fired: set[tuple[str, str]] = set()
-
-    def look(block: Block, tap: Tap, value: Tensor) -> None:  # noqa: ARG001
-        fired.add((block.name, tap.role))
-
-    entries = [e for p in pairs for e in readers(p.candidate)]
-    with torch.no_grad(), undisturbed(model), interposed(model, entries, look):
-        run(model, batch)
-    kept: list[Pair] = []
-    silent: list[tuple[Block, str]] = []
-    for pair in pairs:
-        name = pair.candidate.name
-        taps = tuple(t for t in pair.candidate.taps if (name, t.role) in fired)
-        made = _entered(replace(pair, candidate=replace(pair.candidate, taps=taps)))
-        if made is None:
-            silent.append((pair.reference, f"{name!r} does not run in the candidate"))
-        else:
-            kept.append(made)
-    return tuple(kept), tuple(silent)
-
-
-def _lent(block: Block, model: nn.Module, wanted: str | None) -> dict[str, Tap]:
-    """Return taps for resid, normed and out at the reference's paths, where they exist."""
-    if wanted is not None and exists(model, wanted):
-        return {"normed": Tap("normed", "input", wanted), "out": Tap("out", "output", wanted)}
-    found = {
-        tap.role: tap
-        for tap in reversed(block.taps)
-        if tap.role in _BORROWED and tap.how != "call" and exists(model, tap.path)
-    }
-    norm = block.norm.module
-    if exists(model, block.name):
-        found.setdefault("normed", Tap("normed", "input", block.name))
-        found.setdefault("out", Tap("out", "output", block.name))
-    if norm is not None and exists(model, norm):
-        found.setdefault("normed", Tap("normed", "output", norm))
-    return found
-
-
 # ---- one batch --------------------------------------------------------------------------
 
 
@@ -227,12 +113,11 @@ def _one(
 ) -> Iterator[tuple[str, Rows]]:
     """Yield the rows of one batch; a block that runs several times counts the first time."""
     first: dict[tuple[str, str], list[Tensor]] = {}
-    roles = ("resid", "normed", "hidden", "out")
 
     def look(block: Block, tap: Tap, value: Tensor) -> None:
         first.setdefault((block.name, tap.role), []).append(value.detach())
 
-    with interposed(reference, [e for p in pairs for e in readers(p.reference, roles)], look):
+    with interposed(reference, [e for p in pairs for e in readers(p.reference, _ROLES)], look):
         run(reference, batch)
     second: dict[tuple[str, str], list[Tensor]] = {}
     turns = {p.candidate.name: p for p in pairs}
@@ -256,16 +141,16 @@ def _one(
         seen.append(new)
         return new
 
-    entries = [e for p in pairs for e in _entries(p, roles)]
+    entries = [e for p in pairs for e in _entries(p)]
     with interposed(candidate, entries, put):
         run(candidate, batch)
     for pair in pairs:
         yield pair.reference.name, _rows_of(pair, first, second)
 
 
-def _entries(pair: Pair, roles: tuple[str, ...]) -> Iterator[tuple[Block, Tap]]:
+def _entries(pair: Pair) -> Iterator[tuple[Block, Tap]]:
     yield from writers(pair.candidate, pair.entering)
-    rest = roles[roles.index(pair.entering) + 1 :]
+    rest = _ROLES[_ROLES.index(pair.entering) + 1 :]
     yield from readers(pair.candidate, rest)
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from ffn_probe.anatomy import Block
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.autopsy.bugs import Case
-from ffn_probe.replay.autopsy.capture import Pair
 from ffn_probe.replay.autopsy.gating import gating_of
+from ffn_probe.replay.autopsy.pairing import Pair
 from ffn_probe.replay.autopsy.words import lines_of
 from ffn_probe.replay.parts import NormPart, Parts, norm_part
 from ffn_probe.swaps.weights import Matrix, read_matrix
@@ -17,16 +17,31 @@ _NEAREST = 8
 
 
 def case_of(
-    pair: Pair, healthy: Mapping[str, Parts], reference: nn.Module, candidate: nn.Module
+    pair: Pair,
+    healthy: Mapping[str, Parts],
+    reference: nn.Module,
+    candidate: nn.Module,
+    *,
+    expert: int = 0,
 ) -> Case:
-    """Return the case of a pair; `healthy` holds the reference's blocks by name."""
+    """Return the case of a pair.
+
+    Args:
+        pair: the two blocks.
+        healthy: the reference's blocks by name; in a mixture the experts of this block by
+            `expert_name`.
+        reference: the model that is right.
+        candidate: the model that is looked at.
+        expert: which expert of a mixture.
+    """
     block = pair.reference
-    others = {n: p for n, p in healthy.items() if n != block.name}
+    own = expert_name(expert) if block.experts else block.name
+    others = {n: p for n, p in healthy.items() if n != own}
     return Case(
         block=block,
-        parts=_taken_apart(healthy[block.name]),
+        parts=_taken_apart(healthy[own]),
         candidate=pair.candidate,
-        matrices=_matrices(candidate, pair),
+        matrices=_matrices(candidate, pair, expert),
         norm=_norm(candidate, pair),
         others=others,
         gains=_gains(reference, block),
@@ -40,7 +55,12 @@ def _taken_apart(parts: Parts) -> Parts:
     return parts if gating is None else parts.with_(meet=gating)
 
 
-def _matrices(candidate: nn.Module, pair: Pair) -> dict[str, Matrix]:
+def expert_name(expert: int) -> str:
+    """Return what an expert is called in names of bugs."""
+    return f"expert {expert}"
+
+
+def _matrices(candidate: nn.Module, pair: Pair, expert: int) -> dict[str, Matrix]:
     """Return the candidate's matrices that can be read, by their names in `Parts`."""
     found: dict[str, Matrix] = {}
     names = {"gate": "gate", "value": "up", "down": "down"}
@@ -49,7 +69,7 @@ def _matrices(candidate: nn.Module, pair: Pair) -> dict[str, Matrix]:
     for name, projection in names.items():
         for block in (pair.candidate, pair.reference):
             try:
-                found[name] = read_matrix(candidate, block, projection)
+                found[name] = read_matrix(candidate, block, projection, expert=expert)
                 break
             except (FfnProbeError, AttributeError, RuntimeError):
                 continue

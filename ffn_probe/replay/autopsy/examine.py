@@ -7,12 +7,13 @@ from torch import Tensor
 
 from ffn_probe.attribution.attribution import Hypothesis
 from ffn_probe.replay.autopsy.bugs import Bug, Case
-from ffn_probe.replay.autopsy.capture import Pair, Rows
+from ffn_probe.replay.autopsy.capture import Rows
 from ffn_probe.replay.autopsy.differing import norm_weights, weights
 from ffn_probe.replay.autopsy.finding import Finding
 from ffn_probe.replay.autopsy.gate_bugs import gate_bugs
 from ffn_probe.replay.autopsy.layout_bugs import layout_bugs
 from ffn_probe.replay.autopsy.norm_bugs import norm_bugs
+from ffn_probe.replay.autopsy.pairing import Pair
 from ffn_probe.replay.autopsy.permuted import consistent, is_identity, orders, permuted_bugs
 from ffn_probe.replay.autopsy.quantized import site_bugs, weight_bugs
 from ffn_probe.replay.autopsy.search import Fit, fits, hidden_fits, pairs, ranked
@@ -59,6 +60,21 @@ def examined(case: Case, pair: Pair, rows: Rows) -> Iterator[Finding]:
     yield _reordered(case, found) if found.status == "floor" else found
 
 
+def examined_norm(case: Case, rows: Rows) -> Finding:
+    """Return the finding of the norm before a mixture of experts."""
+    stage = _stage(case, rows, "resid", "normed", rows.given)
+    return _judged(
+        case, "norm", stage, Suspects(tuple(norm_bugs(case)), last=norm_weights(case))
+    )
+
+
+def examined_expert(case: Case, rows: Rows) -> Finding:
+    """Return the finding of one expert, from its normed rows to its output."""
+    ffn = (*gate_bugs(case), *layout_bugs(case), *permuted_bugs(case), *weight_bugs(case))
+    stage = _stage(case, rows, "normed", "out", rows.given)
+    return _judged(case, "ffn", stage, Suspects(ffn, tuple(site_bugs(case)), weights(case)))
+
+
 def _stage(case: Case, rows: Rows, start: str, end: str, given: Tensor) -> Stage:
     captured = rows.reference.get(end)
     own = rows.reference.get(start)
@@ -85,6 +101,14 @@ def _judged(case: Case, stage: str, seen: Stage, suspects: Suspects) -> Finding:
             sentence += " The same is explained by: " + ", ".join(_title(h) for h in also) + "."
         return _finding(case, stage, seen, status, sentence, hypotheses, excluded)
     nearest = ", ".join(f"{name} {db(after)}" for name, after in excluded[:3])
+    broken = int((~seen.seen.isfinite() & seen.base.isfinite()).sum())
+    if broken:
+        sentence = (
+            f"Layer {case.block.layer} ({case.block.name}), {stage}: {broken} of "
+            f"{seen.seen.numel()} values are not finite in the candidate and finite in the "
+            f"reference; {len(excluded)} bugs excluded."
+        )
+        return _finding(case, stage, seen, "unexplained", sentence, (), excluded)
     sentence = (
         f"Layer {case.block.layer} ({case.block.name}), {stage}: unexplained, measured "
         f"{db(seen.measured_db)} (floor {db(seen.floor_db)}); {len(excluded)} bugs excluded, "

@@ -11,7 +11,8 @@ class Finding:
 
     `status` is "floor" (no difference above it), "noise" (none, but a bug was found inside the
     rounding), "harmless", "bug" or "unexplained". `excluded` holds the bugs that were tried and
-    explain nothing, with the dB that each leaves, the best first.
+    explain nothing, with the dB that each leaves, the best first. `experts` are the experts of
+    a mixture that show the same.
     """
 
     layer: int
@@ -24,3 +25,4 @@ class Finding:
     sentence: str
     hypotheses: tuple[Hypothesis, ...] = ()
     excluded: tuple[tuple[str, float], ...] = ()
+    experts: tuple[int, ...] = ()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ffn_probe.anatomy import Block, Tap
 from ffn_probe.discover.calling import undisturbed
-from ffn_probe.replay.autopsy.capture import Pair, run
+from ffn_probe.replay.autopsy.capture import run
+from ffn_probe.replay.autopsy.pairing import Pair
 from ffn_probe.swaps.interpose import interposed, readers
 
 _ROLES = ("resid", "normed", "out")
