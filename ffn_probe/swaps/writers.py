@@ -7,6 +7,8 @@ a factor that is the same for every channel: through what keeps a mean of zero a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ffn_probe.anatomy import Norm
 from ffn_probe.discover.operations import PROJECTIONS, plain
 from ffn_probe.discover.trace import Node
@@ -150,12 +152,12 @@ def _through_product(node: Node, axis: int) -> Step:
 
 
 def _through_mask(node: Node, axis: int) -> Step:
-    given = node.args[:3] if plain(node.op) == "where" else (node.args[1], node.args[0], 0.0)
-    filler = 0.0 if plain(node.op) == "where" else node.kwargs.get("value", node.args[-1])
-    if isinstance(given[0], Node) and _spans(given[0], node, axis):
+    items = [*node.args, *node.kwargs.values()]
+    masks = [i for i in items if isinstance(i, Node) and i.dtype == torch.bool]
+    if any(_spans(mask, node, axis) for mask in masks):
         return Step(reason="it is masked channel by channel")
     found: list[tuple[Node, int]] = []
-    for item in (*given[1:], filler):
+    for item in (i for i in items if i not in masks):
         if isinstance(item, Node) and _spans(item, node, axis):
             found.append((item, axis - len(node.shape) + len(item.shape)))
         elif not (_is_zero(item) if isinstance(item, Node) else item == 0):

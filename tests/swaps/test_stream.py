@@ -300,3 +300,47 @@ def test_what_reads_a_norm_and_is_no_matrix_is_told() -> None:
     linears, others = linear_readers(norm.passes[0][1], graph, model)
     assert [linear.path for linear in linears] == ["up"]
     assert others == ("'tanh' in the model",)
+
+
+class Masked(nn.Module):
+    """A stream of which some rows, or channels, are replaced by `mask`."""
+
+    def __init__(self, mask: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.table, self.norm, self.mask = nn.Embedding(20, D), nn.LayerNorm(D), mask
+        self.up, self.down = nn.Linear(D, 48), nn.Linear(48, D)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.mask(self.table(ids), (ids == 3)[..., None])
+        return self.down(torch.relu(self.up(self.norm(x)))) + x
+
+
+MASKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "masked_fill": (lambda x, m: x.masked_fill(m, 0.0), ""),
+    "masked_fill by keyword": (lambda x, m: x.masked_fill(mask=m, value=0.0), ""),
+    "where": (lambda x, m: torch.where(m, 0.0, x), ""),
+    "where of a tensor": (lambda x, m: x.where(~m, torch.zeros(D)), ""),
+    "product": (lambda x, m: x * (~m).float(), ""),
+    "filled": (lambda x, m: x.masked_fill(m, 1.0), "fills every channel with the same number"),
+    "by channel": (lambda x, _: x.masked_fill(x > 1, 0.0), "masked channel by channel"),
+    "gated": (lambda x, _: x * torch.arange(1.0, 1.0 + D), "multiplied channel by channel"),
+    "inverse": (lambda x, m: (2.0 + m.float()) / x, "the inverse of a tensor"),
+    "shifted by row": (lambda x, m: x + m.float(), "the same number is added"),
+    "regrouped": (lambda x, _: x.flip(-1).roll(1, -1), "made by 'roll'"),
+    "halves joined": (
+        lambda x, _: torch.cat([x[..., 16:], x[..., :16]], -1),
+        "joined by 'cat'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MASKS))
+def test_what_keeps_a_mean_of_zero_is_gone_through_and_nothing_else(name: str) -> None:
+    mask, reason = MASKS[name]
+    torch.manual_seed(0)
+    model = Masked(mask).eval()
+    stream = only_stream(model, torch.tensor([[3, 4, 5, 3, 9]]))
+    reasons = [writer.reason for writer in stream.writers if writer.reason]
+    assert ("table.weight" in written(stream)) == (not reason or "added" in reason)
+    assert bool(reasons) == bool(reason)
+    assert all(reason in found for found in reasons)
