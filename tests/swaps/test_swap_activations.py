@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffn_probe.discover import discover
-from ffn_probe.errors import ExampleError, SwapError
+from ffn_probe.errors import AttachError, ExampleError, SwapError
 from ffn_probe.probes import record
 from ffn_probe.runs import Run
 from ffn_probe.swaps import swap
@@ -445,11 +445,23 @@ def test_gradients_are_those_of_the_swapped_model_under_checkpointing(
 
 
 def test_a_swap_that_the_example_does_not_reach_is_refused() -> None:
+    class Optional(Glu):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if x.shape[1] > 4 else x
+
+    model, x = drawn(Optional()), rows()
+    found, before = discover(model, (x,)), state(model)
+    for wish in ({"activation": "mish"}, {"quantize": {"hidden": "int8"}}):
+        swapping = swap(model, found=found, example=(x[:, :3],), **wish)
+        with pytest.raises(SwapError, match="never passed the place"), swapping:
+            pass
+    assert state(model) == before
+
+
+def test_blocks_found_in_another_model_are_refused() -> None:
     model = tiny_lm.load("ln-gelu")
     found = discover(model, batch())
     model.layers = model.layers[:2]
-    with (
-        pytest.raises(Exception, match="which the model does not have"),
-        swap(model, activation="silu", found=found),
-    ):
+    swapping = swap(model, activation="silu", found=found)
+    with pytest.raises(AttachError, match="which the model does not have"), swapping:
         pass

@@ -201,6 +201,17 @@ def test_cast_conventions_tell_apart_in_bfloat16_alone() -> None:
     assert float((gemma != llama).float().mean()) == pytest.approx(0.257, abs=0.03)
 
 
+def test_a_cast_convention_is_one_of_its_own_where_it_makes_a_difference() -> None:
+    model = tiny_lm.load("rms-gelu")
+    with swap(model, norm="rmsnorm", dtype="bf16", example=batch()) as done:
+        assert len(done.changed) == 5
+    with swap(model, norm="rmsnorm_fp32", dtype="bf16", example=batch()) as done:
+        assert [c.part for c in done.changed] == ["dtype"]
+    half = model.to(torch.bfloat16)
+    with swap(half, norm="rmsnorm_native", example=batch()) as done:
+        assert len(done.changed) == 4
+
+
 def test_every_norm_of_the_model_or_of_the_blocks_that_were_chosen() -> None:
     model = tiny_lm.load("ln-gelu")
     with swap(model, norm="rmsnorm", norms="all", example=batch()) as done:
