@@ -87,7 +87,8 @@ def _status(found: Found) -> str:
         return BUG
     if theory == EXPECTED:  # theory tells how large it is, nobody that it should be
         return DRIFT
-    return UNEXPLAINED if found.hypotheses or theory == UNEXPLAINED else DRIFT
+    excluded = any(not h.reached for h in found.hypotheses)
+    return UNEXPLAINED if excluded or theory == UNEXPLAINED else DRIFT
 
 
 def _alike(blocks: Sequence[BlockAttribution], output: Output | None) -> bool:

@@ -68,11 +68,11 @@ def verdict(found: Found, status: str) -> str:
     if found.not_finite is not None:
         sentences = [_not_finite(found.not_finite), *_hypotheses(found)]
     elif status == INDISTINGUISHABLE:
-        sentences = [_alike(found)]
+        sentences = [_alike(found), *_in_noise(found)]
     else:
         sentences = [
             *_where(found), *_inherited(found), *_who(found), *_theory(found, status),
-            *_elsewhere(found), *_hypotheses(found), *_unpaired(found),
+            *_elsewhere(found), *_hypotheses(found), *_in_noise(found), *_unpaired(found),
         ]  # fmt: skip
         if not found.own:
             sentences += _at_output(found)
@@ -236,10 +236,10 @@ def _theory(found: Found, status: str) -> Iterator[str]:
 
 
 def _hypotheses(found: Found) -> Iterator[str]:
-    if not found.hypotheses:
+    if all(h.reached and not told(h) for h in found.hypotheses):
         return
     reached = [h for h in found.hypotheses if told(h)]
-    names = list(dict.fromkeys(h.name for h in found.hypotheses if h not in reached))
+    names = list(dict.fromkeys(h.name for h in found.hypotheses if not h.reached))
     names = [name for name in names if name not in {h.name for h in reached}]
     rejected = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
     if not reached:
@@ -256,6 +256,15 @@ def _hypotheses(found: Found) -> Iterator[str]:
         yield f"{len(reached) - 3} more fit."
     if rejected:
         yield f"Rejected: {rejected}."
+
+
+def _in_noise(found: Found) -> Iterator[str]:
+    """Yield the hypotheses that fit a difference which is not above the floor."""
+    for h in [h for h in found.hypotheses if h.reached and not told(h)][:2]:
+        yield (
+            f"Inside the rounding ({_db(h.measured_db)}, floor {_db(h.floor_db)}) layer "
+            f"{h.layer} fits '{h.name}'. Fix: {h.fix}."
+        )
 
 
 def _unpaired(found: Found) -> Iterator[str]:

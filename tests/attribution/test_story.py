@@ -87,11 +87,22 @@ def test_where_none_fits_it_is_unexplained_with_what_was_excluded() -> None:
     )
 
 
-def test_a_fix_of_nothing_is_no_bug() -> None:
-    """A hypothesis 'reaches' the floor where the difference was under it before the fix."""
-    found = told(hypothesis("eps", reached=True, measured_db=119.0))
-    assert found.status == "unexplained"
-    assert "matches" not in found.verdict
+def test_what_fits_inside_the_rounding_is_told_and_no_bug() -> None:
+    """In bfloat16 two GELUs differ by less than the floor, and the template stands out."""
+    tanh = hypothesis("gelu_tanh", reached=True, measured_db=53.0, floor_db=51.0, after_db=53.1)
+    found = told(tanh, candidate=model())
+    assert found.status == "indistinguishable"
+    assert found.verdict.endswith(
+        "Inside the rounding (53.0 dB, floor 51.0 dB) layer 1 fits 'gelu_tanh'. "
+        "Fix: hidden_act='gelu'."
+    )
+    beside = told(tanh, hypothesis("eps", reached=False))
+    assert beside.status == "unexplained"
+    assert "No hypothesis reaches the floor; excluded: eps. Inside the" in beside.verdict
+    alone = told(tanh)
+    assert alone.status == "drift"
+    assert "No hypothesis" not in alone.verdict
+    assert "matches" not in alone.verdict
 
 
 def test_a_healthy_pair_stays_indistinguishable_whatever_was_tried() -> None:
