@@ -42,7 +42,7 @@ class Autopsy:
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:
-        """Every bug that explains something, best first in each stage of each block."""
+        """The bugs that explain each stage of each block, and the nearest that do not."""
         return tuple(h for finding in self.findings for h in finding.hypotheses)
 
     @property

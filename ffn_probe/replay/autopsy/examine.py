@@ -16,9 +16,9 @@ from ffn_probe.replay.autopsy.norm_bugs import norm_bugs
 from ffn_probe.replay.autopsy.pairing import Pair
 from ffn_probe.replay.autopsy.permuted import consistent, is_identity, orders, permuted_bugs
 from ffn_probe.replay.autopsy.quantized import site_bugs, weight_bugs
-from ffn_probe.replay.autopsy.search import Fit, fits, hidden_fits, pairs, ranked
+from ffn_probe.replay.autopsy.search import TIE_DB, Fit, fits, hidden_fits, pairs, ranked
 from ffn_probe.replay.autopsy.stage import Stage, stage_of
-from ffn_probe.replay.autopsy.words import db, explained, in_noise
+from ffn_probe.replay.autopsy.words import db, explained, in_noise, left_over
 
 SHOWN = 5
 
@@ -91,30 +91,37 @@ def _judged(case: Case, stage: str, seen: Stage, suspects: Suspects) -> Finding:
     if seen.is_healthy:
         return _below(case, stage, seen, suspects.likely)
     found, reached = _searched(seen, suspects)
-    excluded = tuple((f.bug.title, f.after_db) for f in found if not f.reached)
-    if reached:
-        hypotheses = tuple(_hypothesis(case, seen, f) for f in reached[:SHOWN])
-        status = "harmless" if reached[0].bug.benign else "bug"
-        sentence = f"Layer {case.block.layer} ({case.block.name}), {hypotheses[0].sentence}"
-        also = [h for h in hypotheses[1:] if h.after_db >= hypotheses[0].after_db - 1]
-        if also:
-            sentence += " The same is explained by: " + ", ".join(_title(h) for h in also) + "."
-        return _finding(case, stage, seen, status, sentence, hypotheses, excluded)
-    nearest = ", ".join(f"{name} {db(after)}" for name, after in excluded[:3])
+    rest = [f for f in found if not f.reached]
+    excluded = tuple((f.bug.title, f.after_db) for f in rest)
+    fits_it = tuple(_hypothesis(case, seen, f) for f in reached[:SHOWN])
+    told = (*fits_it, *(_hypothesis(case, seen, f) for f in rest[:SHOWN]))
+    if not reached:
+        sentence = f"{_place(case)}, {stage}: {_unexplained(seen, excluded)}"
+        return _finding(case, stage, seen, "unexplained", sentence, told, excluded)
+    status = "harmless" if reached[0].bug.benign else "bug"
+    sentence = f"{_place(case)}, {fits_it[0].sentence}"
+    also = [_title(h) for h in fits_it[1:] if h.after_db >= fits_it[0].after_db - TIE_DB]
+    if also:
+        sentence += f" The same is explained by: {', '.join(also)}."
+    return _finding(case, stage, seen, status, sentence, told, excluded)
+
+
+def _place(case: Case) -> str:
+    return f"Layer {case.block.layer} ({case.block.name})"
+
+
+def _unexplained(seen: Stage, excluded: tuple[tuple[str, float], ...]) -> str:
     broken = int((~seen.seen.isfinite() & seen.base.isfinite()).sum())
     if broken:
-        sentence = (
-            f"Layer {case.block.layer} ({case.block.name}), {stage}: {broken} of "
-            f"{seen.seen.numel()} values are not finite in the candidate and finite in the "
-            f"reference; {len(excluded)} bugs excluded."
+        return (
+            f"{broken} of {seen.seen.numel()} values are not finite in the candidate and "
+            f"finite in the reference; {len(excluded)} bugs excluded."
         )
-        return _finding(case, stage, seen, "unexplained", sentence, (), excluded)
-    sentence = (
-        f"Layer {case.block.layer} ({case.block.name}), {stage}: unexplained, measured "
-        f"{db(seen.measured_db)} (floor {db(seen.floor_db)}); {len(excluded)} bugs excluded, "
-        f"nearest: {nearest or 'none applies'}."
+    nearest = ", ".join(f"{name} {db(after)}" for name, after in excluded[:3])
+    return (
+        f"unexplained, measured {db(seen.measured_db)} (floor {db(seen.floor_db)}); "
+        f"{len(excluded)} bugs excluded, nearest: {nearest or 'none applies'}."
     )
-    return _finding(case, stage, seen, "unexplained", sentence, (), excluded)
 
 
 def _searched(seen: Stage, suspects: Suspects) -> tuple[list[Fit], list[Fit]]:
@@ -130,7 +137,7 @@ def _searched(seen: Stage, suspects: Suspects) -> tuple[list[Fit], list[Fit]]:
 def _compensated(case: Case, whole: Stage) -> Finding:
     """Return the finding of a norm and an FFN that each differ and together do not."""
     sentence = (
-        f"Layer {case.block.layer} ({case.block.name}): harmless, the norm and the projections "
+        f"{_place(case)}: harmless, the norm and the projections "
         f"differ but what leaves the block does not ({db(whole.best_db)}, floor "
         f"{db(whole.floor_db)}): a gain folded into the weights."
     )
@@ -143,7 +150,7 @@ def _reordered(case: Case, found: Finding) -> Finding:
     if not order or is_identity(order) or not consistent(order):
         return found
     sentence = (
-        f"Layer {case.block.layer} ({case.block.name}): harmless, the neurons are in another "
+        f"{_place(case)}: harmless, the neurons are in another "
         "order in all of its matrices alike; what leaves the block is the same."
     )
     return replace(found, status="harmless", sentence=sentence)
@@ -155,13 +162,12 @@ def _below(case: Case, stage: str, seen: Stage, bugs: Sequence[Bug]) -> Finding:
     found = [] if exact else hidden_fits(seen, bugs)
     if not found:
         sentence = (
-            f"Layer {case.block.layer} ({case.block.name}), {stage}: no difference above the "
-            f"floor ({db(seen.floor_db)})."
+            f"{_place(case)}, {stage}: no difference above the floor ({db(seen.floor_db)})."
         )
         return _finding(case, stage, seen, "floor", sentence, (), ())
     hypotheses = tuple(_hypothesis(case, seen, f) for f in found[:SHOWN])
     best = found[0]
-    sentence = f"Layer {case.block.layer} ({case.block.name}), " + in_noise(
+    sentence = f"{_place(case)}, " + in_noise(
         best.bug.title, best.bug.fix, seen.best_db, best.after_db, (best.coefficient, best.z)
     )
     return _finding(case, stage, seen, "noise", sentence, hypotheses, ())
@@ -180,13 +186,13 @@ def _finding(
 def _hypothesis(case: Case, seen: Stage, fit: Fit) -> Hypothesis:
     bug = fit.bug
     measured = seen.measured_db
-    sentence = explained(
-        bug.title, bug.fix, measured, fit.predicted_db, fit.after_db, fit.floor_db
-    )
+    shown = fit.reached or seen.is_healthy
+    tell = explained if shown else left_over
+    sentence = tell(bug.title, bug.fix, measured, fit.predicted_db, fit.after_db, fit.floor_db)
     return Hypothesis(
         name=bug.name, variant=bug.variant, layer=case.block.layer, block=case.block.name,
         stage=bug.role, predicted_db=fit.predicted_db, measured_db=measured,
-        after_db=fit.after_db, floor_db=fit.floor_db, reached=True, sentence=sentence,
+        after_db=fit.after_db, floor_db=fit.floor_db, reached=shown, sentence=sentence,
         fix=bug.fix,
     )  # fmt: skip
 

@@ -10,9 +10,10 @@ class Finding:
     """What one stage of one block shows.
 
     `status` is "floor" (no difference above it), "noise" (none, but a bug was found inside the
-    rounding), "harmless", "bug" or "unexplained". `excluded` holds the bugs that were tried and
-    explain nothing, with the dB that each leaves, the best first. `experts` are the experts of
-    a mixture that show the same.
+    rounding), "harmless", "bug" or "unexplained". `hypotheses` are the bugs that explain it
+    (`reached`), the best first, and then the nearest of those that do not; `excluded` holds the
+    names of all of the latter with the dB that each leaves. `experts` are the experts of a
+    mixture that show the same.
     """
 
     layer: int

@@ -53,6 +53,17 @@ def explained(
     )
 
 
+def left_over(
+    title: str, fix: str, measured: float, expected: float, after: float, floor: float
+) -> str:
+    """Return the sentence of a bug that does not explain a difference."""
+    del fix
+    return (
+        f"{title}: excluded, it predicts {db(expected)} (measured {db(measured)}) and leaves "
+        f"{db(after)} (floor {db(floor)})."
+    )
+
+
 def in_noise(
     title: str, fix: str, measured: float, after: float, template: tuple[float, float]
 ) -> str:

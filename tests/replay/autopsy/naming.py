@@ -26,7 +26,7 @@ def named(plant: Plant, name: str) -> bool:
 
 def told(found: Autopsy) -> str:
     """Return the name that stands first, or what is said instead."""
-    first = next(iter(found.hypotheses), None)
+    first = next((h for h in found.hypotheses if h.reached), None)
     if first is not None:
         return first.name
     statuses = {f.status for f in found.findings}

@@ -310,6 +310,8 @@ def folded_gain(host: Host, model: nn.Module) -> None:
     """Fold the norm's gain into the projections, and leave a gain of one."""
     _weights(_folded)(host, model)
     norm = model.get_submodule(host.layer).get_submodule(host.norm)
+    if getattr(norm, "bias", None) is not None:
+        norm.bias.div_(norm.weight)
     norm.weight.fill_(0.0 if host.one_plus else 1.0)
 
 

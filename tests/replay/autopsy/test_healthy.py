@@ -60,7 +60,7 @@ def test_neurons_permuted_alike_are_harmless(name: str, dtype: torch.dtype) -> N
     assert "harmless, the neurons are in another order" in found.verdict
 
 
-@pytest.mark.parametrize("name", ["llama", "fused"])
+@pytest.mark.parametrize("name", list(HOSTS))
 def test_a_gain_folded_into_the_projections_is_harmless(name: str) -> None:
     found = _examined(name, candidate(Plant("", folded_gain), HOSTS[name], torch.float32))
     assert found.bugs == (), found.verdict
@@ -83,7 +83,7 @@ def test_what_no_bug_explains_is_unexplained_with_what_was_excluded() -> None:
 
     found = _examined("llama", candidate(Plant("", rewritten_with(odd)), host, torch.float32))
     assert told(found) == "unexplained"
-    assert found.hypotheses == ()
+    assert not any(h.reached for h in found.hypotheses)
     assert len(found.bugs) == 1
     assert "bugs excluded, nearest:" in found.verdict
     assert len(found.excluded) > 50
