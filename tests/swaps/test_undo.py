@@ -69,16 +69,17 @@ def test_a_swap_that_fails_half_way_changes_nothing() -> None:
     assert state(model) == before
 
 
-def test_nested_swaps_are_undone_in_order() -> None:
-    model = tiny_lm.load("ln-gelu")
+@pytest.mark.parametrize("name", ["ln-gelu", "rms-swiglu"])
+def test_nested_swaps_stand_on_each_other_and_are_undone_in_order(name: str) -> None:
+    model = tiny_lm.load(name)
     first = state(model)
-    with swap(model, norm="rmsnorm", example=batch()):
+    with swap(model, norm="rmsnorm_1p", example=batch()):
         second, middle = state(model), logits(model)
         with (
             swap(model, activation="relu", example=batch()),
-            swap(model, activation="silu", norm="layernorm", example=batch()),
+            swap(model, activation="mish", norm="layernorm", example=batch()),
         ):
-            assert discover(model, batch())[0].activation == "silu"
+            assert discover(model, batch())[0].activation == "mish"
             assert discover(model, batch())[0].norm.function == "layernorm"
         assert state(model) == second
         assert torch.equal(logits(model), middle)
