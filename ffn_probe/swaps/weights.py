@@ -86,7 +86,8 @@ def read_matrix(model: nn.Module, block: Block, name: str, *, expert: int = 0) -
     if block.experts and weight.dim() == 3:
         weight, bias = weight[expert], None if bias is None else bias[expert]
     elif block.experts and weight.dim() == 2 and weight.shape[0] % block.experts == 0:
-        weight = weight.unflatten(0, (block.experts, -1))[expert]  # DBRX: one below the other
+        # The matrices of DBRX's experts stand one below the other.
+        weight = weight.view(block.experts, -1, weight.shape[1])[expert]
     full = f"{holder}.{bias_name}" if bias is not None else ""
     return _sliced(weight, bias, path, full, projection, sizes)
 

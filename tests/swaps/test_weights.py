@@ -232,6 +232,18 @@ def test_interleaved_experts_that_are_transposed_are_read_with_their_biases(inde
     assert torch.equal(down.bias, packed.down_proj_bias[index])
 
 
+@pytest.mark.parametrize("index", [0, 3])
+def test_experts_that_stand_one_below_the_other_are_read_one_by_one(index: int) -> None:
+    ffn = {"hidden_size": D, "ffn_hidden_size": H, "moe_num_experts": 4, "moe_top_k": 2}
+    attention = {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}
+    config = {"d_model": D, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "vocab_size": 64}
+    model = made("DbrxForCausalLM", **config, ffn_config=ffn, attn_config=attention)
+    stack = model.transformer.blocks[0].ffn.experts.mlp
+    assert torch.equal(expert(model, "gate", index).weight, stack.w1.view(4, H, D)[index])
+    assert torch.equal(expert(model, "up", index).weight, stack.v1.view(4, H, D)[index])
+    assert torch.equal(expert(model, "down", index).weight, stack.w2.view(4, H, D)[index].t())
+
+
 def test_a_projection_that_a_block_has_not_is_met_with_those_it_has() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'up'"):
         read_matrix(nn.Sequential(nn.Linear(D, H)), block_of("0"), "ups")
