@@ -387,6 +387,15 @@ def test_smoothing_is_all_or_nothing() -> None:
     assert before == {name: id(p) for name, p in model.named_parameters()}
 
 
+def test_a_token_of_nan_sets_no_absmax() -> None:
+    model, x = ready(Glu), example()
+    block, spoilt = only_block(model, x), x.clone()
+    spoilt[0, 3] = float("nan")
+    tops = hidden_absmax(model, [block], [spoilt])[block.name]
+    kept = hidden_absmax(model, [block], [x[1:], x[:1, :3], x[:1, 4:]])[block.name]
+    assert torch.allclose(tops, kept)
+
+
 def test_a_block_that_never_ran_has_no_absmax() -> None:
     model, x = ready(Glu), example()
     block = only_block(model, x)
