@@ -46,6 +46,7 @@ _HYPOTHESES = (
 )
 
 _PICTURES = 6
+_LAYERS = 12  # layers named in a sentence
 _ROWS = 40  # hypotheses in the table
 
 _CAUSE_HEAD = "part, share, 95 % interval, error energy"
@@ -74,12 +75,15 @@ def causes(story: Story) -> Section | None:
 
 
 def _inseparable(blocks: list[BlockAttribution]) -> str:
-    names = [f"layer {b.layer}" for b in blocks if not b.separable]
-    if not names:
+    layers = [str(layer) for layer in sorted({b.layer for b in blocks if not b.separable})]
+    if not layers:
         return ""
+    word = "layer" if len(layers) == 1 else "layers"
+    more = f" and {len(layers) - _LAYERS} more" if len(layers) > _LAYERS else ""
     return (
-        f"Not separable in {', '.join(names)}: more than a fifth of the error is the parts' "
-        "interaction (outlined bars). Blame the parts together, not one by one."
+        f"Not separable in {word} {', '.join(layers[:_LAYERS])}{more}: more than a fifth of "
+        "the error is the parts' interaction (outlined bars). Blame the parts together, not "
+        "one by one."
     )
 
 

@@ -100,6 +100,7 @@ def test_a_budget_is_a_file_a_mapping_or_itself(tmp_path: Path) -> None:
         ('"out.sqnr_db" = ">= nan"', "expected \">= number\""),
         ('"out.sqnr_db" = 40', "out.sqnr_db is 40; expected"),
         ('"out.sqnr_db" = ">= 4, <= 3"', "nothing is both >= 4 and <= 3"),
+        ('out.x.sqnr_db = ">= 4"', "no role 'out.x'. Did you mean 'out'?"),
         ('".sqnr_db" = ">= 4"', "'.sqnr_db' is no [block/]role.measure"),
         ("", "budget.toml holds no limit; for example"),
         ("limit = 3", "limit is 3; expected tables [[limit]]"),

@@ -205,6 +205,24 @@ def test_the_story_fits_its_window(
     assert STORIES[name]().status.upper() in shown
 
 
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [
+        (80, "status layer local inherited floor cause"),
+        (140, "status layer end to end local inherited floor own share inherited share cause"),
+    ],
+)
+def test_a_table_has_the_columns_that_fit(
+    width: int,
+    head: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = told(two_swaps(), capsys)
+    assert any(" ".join(line.split()).startswith(head) for line in shown.splitlines())
+
+
 def told(story: Attribution, capsys: pytest.CaptureFixture[str]) -> str:
     print_story(story)
     return capsys.readouterr().out

@@ -68,7 +68,8 @@ def test_a_bug_is_named_before_the_blocks_with_its_fix() -> None:
         "1", "activation: quick_gelu instead of gelu", "gate_act", "33.3", "33.3", "121.0",
         "120.0",
     ]  # fmt: skip
-    assert [r[0] for r in Page(text).rows if r and "excluded" in r[0]] == ["- excluded"] * 2
+    verdicts = [r[0] for r in Page(text).rows if len(r) == 9 and r[1] == "1"]
+    assert verdicts == ["\u2715 fits", "- excluded", "- excluded"]
 
 
 def test_a_healthy_pair_has_no_culprit() -> None:
@@ -131,6 +132,14 @@ def test_the_unexplained_comes_first() -> None:
     assert verdicts[0] == "? unexplained"
     assert verdicts[1:] == ["\u2248 expected"] * 7
     assert "further from theory than the tolerance: 1 of 8." in text
+
+
+def test_many_layers_that_are_not_separable_are_named_in_order() -> None:
+    told = deep(30)
+    blocks = tuple(replace(b, separable=False) for b in told.blocks)
+    text = page(replace(told, blocks=blocks))
+    first = ", ".join(map(str, range(12)))
+    assert f"Not separable in layers {first} and 18 more: more than a fifth" in text
 
 
 def test_effects_are_shares_of_the_total() -> None:
