@@ -21,10 +21,11 @@ from ffn_probe.attribution.bootstrap import LEAST_FOLDS
 from ffn_probe.attribution.expectations import theory_of, told_by_theory
 from ffn_probe.attribution.factorial import CELLS, factorial
 from ffn_probe.attribution.floors import DRIFT, above, rounding_floor
+from ffn_probe.attribution.found import Found, NotFinite, first_stage, told
 from ffn_probe.attribution.output_drift import output_drift
 from ffn_probe.attribution.pair_tables import BY_ROLE, PairedRun, PairTables
 from ffn_probe.attribution.shares import model_causes, patched_all
-from ffn_probe.attribution.story import Found, NotFinite, first_stage, told, verdict
+from ffn_probe.attribution.story import verdict
 
 BUG = "bug"
 

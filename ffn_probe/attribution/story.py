@@ -2,23 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from ffn_probe.attribution.attribution import (
     EXPECTED,
     INDISTINGUISHABLE,
     UNEXPLAINED,
     BlockAttribution,
-    Factorial,
-    Hypothesis,
-    Interval,
-    Output,
     Theory,
-    stage_of,
 )
-from ffn_probe.attribution.floors import DRIFT, above
-from ffn_probe.attribution.shares import Causes
+from ffn_probe.attribution.floors import DRIFT
+from ffn_probe.attribution.found import Found, NotFinite, first_stage, told
 
 ELSEWHERE = 0.1
 """Above this share of the final error what is made outside the blocks is said."""
@@ -28,39 +21,6 @@ _PARTS: Mapping[str, str] = {
     "norm": "the norm", "activation": "the activation", "w_gate": "the gate's weights",
     "w_up": "the up projection's weights", "w_down": "the down projection's weights",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class NotFinite:
-    """The first site where values of one model only are not finite: how many of each."""
-
-    layer: int
-    block: str
-    role: str
-    stage: str
-    reference: int
-    candidate: int
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Everything a verdict is made of."""
-
-    blocks: tuple[BlockAttribution, ...] = ()
-    output: Output | None = None
-    hypotheses: tuple[Hypothesis, ...] = ()
-    factorial: tuple[Factorial, ...] = ()
-    causes: Causes = field(default_factory=Causes)
-    not_finite: NotFinite | None = None
-    swap: Mapping[str, Any] | None = None
-    patched_all: Interval | None = None
-    farthest: tuple[int, str, float] | None = None  # layer, role, KS of unpaired values
-    theory: tuple[Theory, ...] = ()  # of the whole model
-
-    @property
-    def own(self) -> tuple[BlockAttribution, ...]:
-        """The blocks whose own error is above the floor."""
-        return tuple(b for b in self.blocks if above(b.local_db, b.floor_db))
 
 
 def verdict(found: Found, status: str) -> str:
@@ -137,22 +97,6 @@ def _where(found: Found) -> Iterator[str]:
 def _level_of(block: BlockAttribution) -> str:
     levels = f"local {_db(block.local_db)} (floor {_db(block.floor_db)})"
     return f"stage {first_stage(block)}: {levels}"
-
-
-def first_stage(block: BlockAttribution) -> str:
-    """Return the first stage at which the block's own error is above its floor.
-
-    On the reference's residual stream; where that was not seen, the first stage that injects an
-    error above its floor when it is fed by the reference.
-    """
-    standing = [s.stage for s in block.stages if above(s.accumulated_db, s.floor_db)]
-    injecting = [s.stage for s in block.stages if s.status == DRIFT]
-    return next(iter([*standing, *injecting]), stage_of("out"))
-
-
-def told(hypothesis: Hypothesis) -> bool:
-    """Return whether a hypothesis tells a difference that is above the floor."""
-    return hypothesis.reached and above(hypothesis.measured_db, hypothesis.floor_db)
 
 
 def _from_outside(paired: Sequence[BlockAttribution], found: Found) -> Iterator[str]:

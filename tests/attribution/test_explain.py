@@ -9,7 +9,7 @@ import pytest
 
 from ffn_probe.attribution.attribution import Attribution, BlockAttribution, StageError
 from ffn_probe.attribution.explain import attribution_of
-from ffn_probe.attribution.story import first_stage
+from ffn_probe.attribution.found import first_stage
 from tests.attribution.toy import (
     HEAD,
     INPUT,
