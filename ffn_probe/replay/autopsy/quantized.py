@@ -152,7 +152,7 @@ def _ways(*, tokens: bool, shrunk: float = 1.0) -> Iterator[_Way]:
             yield _Way("quantization scale not applied", label, _scaled(form, scope, power=0))
     for form in _BLOCKED:
         yield _Way(_HEALTHY, form, _blocked(form))
-    yield _Way("scale rounded after quantizing", "e4m3fn by 32", _late_block)
+    yield _Way("scale rounded after quantizing", "e4m3fn by 32", late_block)
 
 
 def _scaled(
@@ -201,7 +201,7 @@ def _blocked(form: str) -> Callable[[Tensor], Tensor]:
     return function
 
 
-def _late_block(rows: Tensor) -> Tensor:
+def late_block(rows: Tensor) -> Tensor:
     """Return blocks of 32 in e4m3 whose scale was rounded up after quantizing with it."""
     if rows.shape[-1] % _BLOCK:
         raise FormatError(f"{rows.shape[-1]} channels are no multiple of {_BLOCK}")
