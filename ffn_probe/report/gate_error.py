@@ -1,6 +1,6 @@
 """Where an activation's error falls: the gate's histogram and the error over it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,18 +33,23 @@ class GateError:
     expected: Float64[np.ndarray, " bins"]
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "GateError":
-        """Return what a row of the table `activation_error` holds."""
-        codes = np.asarray(row["codes"], np.int64)
+    def of(cls, *rows: Mapping[str, Any]) -> "GateError":
+        """Return what rows of the table `activation_error` hold together, of one block.
+
+        A mixture has a row an expert; bins that several rows share are kept apart.
+        """
+        codes = _joined(rows, "codes").astype(np.int64)
         magnitude = codes & (sign_bit(BITS) - 1)
         finite = magnitude < infinity_code(BITS)
         negative = (codes >= sign_bit(BITS))[finite]
         inner, outer = bin_edges(magnitude[finite], BITS)
         left, right = np.where(negative, -outer, inner), np.where(negative, -inner, outer)
         order = np.argsort(left, kind="stable")
-        columns = (np.asarray(row[name], np.float64)[finite][order]
-                   for name in ("counts", "error", "expected"))  # fmt: skip
-        return cls(int(row["layer"]), str(row["block"]), left[order], right[order], *columns)
+        columns = (
+            _joined(rows, name)[finite][order] for name in ("counts", "error", "expected")
+        )
+        layer, block = int(rows[0]["layer"]), str(rows[0]["block"])
+        return cls(layer, block, left[order], right[order], *columns)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -78,6 +83,10 @@ class GateError:
             _density(values, part, edges) for values in (self.counts, self.error, self.expected)
         ]
         return edges, found
+
+
+def _joined(rows: Sequence[Mapping[str, Any]], name: str) -> Float64[np.ndarray, " n"]:
+    return np.concatenate([np.asarray(row[name], np.float64) for row in rows])
 
 
 def _density(

@@ -24,6 +24,12 @@ class Story:
     gates: Mapping[tuple[int, str], GateError] = field(default_factory=dict)
     made: tuple[tuple[str, str, str], ...] = ()  # setting, reference, candidate
     pairs: pd.DataFrame | None = None
+    problems: tuple[str, ...] = ()  # what a reader has to know before trusting the run
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the attribution, and what is wrong with the run."""
+        return tuple(dict.fromkeys((*self.problems, *self.attribution.notes)))
 
     @classmethod
     def of(cls, told: "Run | Attribution | Story") -> "Story":
@@ -41,13 +47,17 @@ class Story:
                 f"{told.path} is a {told.manifest.kind} run: it tells nothing without a second "
                 "one to compare it with"
             )
-        return cls(told.explain(), _gates(told), _made(told), _pairs(told))
+        return cls(
+            told.explain(), _gates(told), _made(told), pair_measures(told), told.problems
+        )
 
 
 def _gates(run: Run) -> dict[tuple[int, str], GateError]:
-    rows = run.table("activation_error").to_dict("records")
-    found = (GateError.of({str(k): v for k, v in row.items()}) for row in rows)
-    return {(gate.layer, gate.block): gate for gate in found}
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for row in run.table("activation_error").to_dict("records"):
+        place = (int(row["layer"]), str(row["block"]))
+        found.setdefault(place, []).append({str(key): value for key, value in row.items()})
+    return {place: GateError.of(*rows) for place, rows in found.items()}
 
 
 def _made(run: Run) -> tuple[tuple[str, str, str], ...]:
@@ -81,7 +91,3 @@ def _said(value: Any) -> str:
     else:
         text = str(value)
     return text if len(text) <= _MANY else text[: _MANY - 1] + "\u2026"
-
-
-def _pairs(run: Run) -> pd.DataFrame:
-    return pair_measures(run)

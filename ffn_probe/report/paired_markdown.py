@@ -16,7 +16,7 @@ def to_markdown(story: Story) -> str:
         f"## Why did it drift? {marked(told.status)}",
         *map(escape, sentences(told.verdict)),
         f"Reference {code(told.reference)}, candidate {code(told.candidate)}; same inputs.",
-        "\n".join(f"- {escape(note)}" for note in told.notes),
+        "\n".join(f"- {escape(note)}" for note in story.notes),
         *(part for section in sections(story) for part in _section(section)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

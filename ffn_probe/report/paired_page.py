@@ -46,7 +46,7 @@ def _header(story: Story) -> str:
 
 
 def _notes(story: Story) -> str:
-    notes = story.attribution.notes
+    notes = story.notes
     return "".join(f'<div class="note">{prose(note)}</div>' for note in notes)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import ffn_probe.cli.phases
@@ -313,6 +314,18 @@ def test_report_of_a_pair_needs_no_second_run(made: tuple[Path, str], tmp_path: 
     text = (tmp_path / "why.html").read_text()
     assert "Which bug it is" in text
     assert "share per unit of the gate" in text
+
+
+def test_a_folder_has_the_measures_of_every_site(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    result = run("report", made[0], "--to", tmp_path / "all")
+    assert result.exit_code == 0, result.output
+    pairs = pd.read_csv(tmp_path / "all" / "pairs.csv")
+    assert len(pairs) == len(Run.open(made[0]).pair_measures())
+    assert {"attribution.html", "blocks.csv", "hypotheses.parquet", "stages.csv"} <= {
+        path.name for path in (tmp_path / "all").iterdir()
+    }
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])

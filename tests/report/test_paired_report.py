@@ -14,7 +14,9 @@ import pytest
 from ffn_probe.attribution.attribution import Attribution, Cause, Interval, Theory
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.report import report
+from ffn_probe.report.gate_error import GateError
 from ffn_probe.report.paired import Story
+from ffn_probe.report.paired_markdown import to_markdown
 from ffn_probe.report.paired_page import to_html
 from ffn_probe.report.paired_words import decibels, percent
 from ffn_probe.report.words import MINUS
@@ -235,6 +237,27 @@ def test_densities_of_the_gate_and_its_error_are_those_of_the_values() -> None:
     normal = np.exp(-(((middle + 0.4) / 1.3) ** 2) / 2) / (1.3 * math.sqrt(2 * math.pi))
     assert np.abs(values - normal).max() < 0.03
     assert middle[np.argmax(error)] == pytest.approx(-1.65, abs=0.2)
+
+
+def test_rows_of_one_block_are_drawn_together() -> None:
+    """A mixture has a row an expert."""
+    row = {"layer": 0, "block": "x", "codes": [1024, 1030], "counts": [3, 1],
+           "error": [1.0, 0.0], "expected": [1.0, 0.0]}  # fmt: skip
+    other = row | {"codes": [1030], "counts": [4], "error": [1.0], "expected": [0.5]}
+    gate = GateError.of(row, other)
+    assert gate.counts.sum() == 8
+    assert gate.left.tolist() == sorted(gate.left)
+    _, (values, error, _) = gate.densities()
+    assert np.count_nonzero(values) > 0
+    assert error.sum() > 0
+
+
+def test_what_is_wrong_with_the_run_is_noted() -> None:
+    story = Story(healthy(), problems=("stopped early: Stopped", "a <b>"))
+    text = to_html(story)
+    assert '<div class="note">stopped early: Stopped</div>' in text
+    assert "a &lt;b&gt;" in text
+    assert "- stopped early: Stopped" in to_markdown(story)
 
 
 # ---- whatever it is given ---------------------------------------------------------------
