@@ -180,8 +180,15 @@ class Swapping:
         """Change the model for good and say how.
 
         Raises:
-            SwapError: as on entering.
+            SwapError: as on entering, or a swap of the same model is entered.
         """
+        mine = {id(module) for module in self.model.modules()}
+        below = [other for other in _ENTERED if other._modules & mine]
+        if below:
+            raise SwapError(
+                f"{self.wanted.text} cannot be applied for good on top of the swap "
+                f"{below[-1].wanted.text}, which is to be undone; leave that first"
+            )
         done = self.__enter__()
         _ENTERED.remove(self)
         undo, self._undo = self._undo, None

@@ -80,6 +80,16 @@ def test_an_applied_swap_is_no_longer_undone_and_others_go_on_top() -> None:
     torch.testing.assert_close(model(x), expected)
 
 
+def test_nothing_is_applied_for_good_on_top_of_what_is_to_be_undone() -> None:
+    model, x = drawn(Glu()), rows()
+    before = state(model)
+    with swap(model, norm="rmsnorm", example=(x,)):
+        with pytest.raises(SwapError, match="on top of the swap norm=rmsnorm"):
+            apply(model, Swap(norm="dyt"), example=(x,))
+        apply(deepcopy(model), Swap(norm="dyt"), example=(x,))
+    assert state(model) == before
+
+
 def test_an_apply_that_fails_changes_nothing() -> None:
     model, x = drawn(Glu()), rows()
     before = state(model)
