@@ -106,6 +106,20 @@ class Parts:
         return replace(self, **changes)
 
 
+def mapped(parts: Parts, function: Callable[[Tensor], Tensor]) -> Parts:
+    """Return a block with a function applied to each of its tensors (a cast, a move)."""
+
+    def some(x: Tensor | None) -> Tensor | None:
+        return None if x is None else function(x)
+
+    def matrix(m: Matrix) -> Matrix:
+        return replace(m, weight=function(m.weight), bias=some(m.bias))
+
+    norm = replace(parts.norm, weight=some(parts.norm.weight), bias=some(parts.norm.bias))
+    value = None if parts.value is None else matrix(parts.value)
+    return parts.with_(norm=norm, gate=matrix(parts.gate), value=value, down=matrix(parts.down))
+
+
 def project(x: Tensor, matrix: Matrix) -> Tensor:
     """Return x @ weight.T + bias in the dtype of `x`."""
     bias = None if matrix.bias is None else matrix.bias.to(x.dtype)

@@ -191,10 +191,25 @@ def _least(kept: Mapping[str, list[Rows]], pairs: tuple[Pair, ...]) -> int:
 
 
 def _thinned(seen: Rows, share: int, needed: int) -> Rows:
-    """Return at most `share` rows (all that are needed, if fewer), evenly spread."""
+    """Return at most `share` rows (all that are needed, if fewer).
+
+    Most are evenly spread; an eighth are those where the models differ most: a clamp that is
+    missing shows on few tokens.
+    """
     count = min(share, needed, len(seen.given))
-    chosen = torch.linspace(0, len(seen.given) - 1, count).round().long()
+    worst = _worst(seen, count // 8)
+    spread = torch.linspace(0, len(seen.given) - 1, count - len(worst)).round().long()
+    chosen = torch.cat([spread, worst])
     return _mapped(seen, lambda x: x[chosen.to(x.device)].cpu())
+
+
+def _worst(seen: Rows, count: int) -> Tensor:
+    a, b = seen.reference.get("out"), seen.candidate["out"]
+    if a is None or a.shape != b.shape or not count:
+        return torch.zeros(0, dtype=torch.long)
+    error = (a.to(b.device).float() - b.float()).norm(dim=-1).nan_to_num(torch.inf)
+    worst: Tensor = error.topk(count).indices
+    return worst.cpu()
 
 
 def _joined(parts: list[Rows]) -> Rows:

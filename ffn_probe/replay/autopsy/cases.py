@@ -1,7 +1,9 @@
 """What is known of a pair of blocks: the healthy parts, the candidate's own matrices."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from ffn_probe.anatomy import Block
@@ -41,8 +43,8 @@ def case_of(
         block=block,
         parts=_taken_apart(healthy[own]),
         candidate=pair.candidate,
-        matrices=_matrices(candidate, pair, expert),
-        norm=_norm(candidate, pair),
+        matrices=_matrices(candidate, pair, expert, healthy[own].gate.weight.device),
+        norm=_norm(candidate, pair, healthy[own].gate.weight.device),
         others=others,
         gains=_gains(reference, block),
         config=lines_of(candidate),
@@ -60,7 +62,9 @@ def expert_name(expert: int) -> str:
     return f"expert {expert}"
 
 
-def _matrices(candidate: nn.Module, pair: Pair, expert: int) -> dict[str, Matrix]:
+def _matrices(
+    candidate: nn.Module, pair: Pair, expert: int, device: torch.device
+) -> dict[str, Matrix]:
     """Return the candidate's matrices that can be read, by their names in `Parts`."""
     found: dict[str, Matrix] = {}
     names = {"gate": "gate", "value": "up", "down": "down"}
@@ -69,17 +73,22 @@ def _matrices(candidate: nn.Module, pair: Pair, expert: int) -> dict[str, Matrix
     for name, projection in names.items():
         for block in (pair.candidate, pair.reference):
             try:
-                found[name] = read_matrix(candidate, block, projection, expert=expert)
+                own = read_matrix(candidate, block, projection, expert=expert)
+                bias = None if own.bias is None else own.bias.to(device)
+                found[name] = replace(own, weight=own.weight.to(device), bias=bias)
                 break
             except (FfnProbeError, AttributeError, RuntimeError):
                 continue
     return found
 
 
-def _norm(candidate: nn.Module, pair: Pair) -> NormPart | None:
+def _norm(candidate: nn.Module, pair: Pair, device: torch.device) -> NormPart | None:
     """Return the candidate's norm, where it can be read."""
     try:
-        return norm_part(candidate, pair.candidate)
+        norm = norm_part(candidate, pair.candidate)
+        weight = None if norm.weight is None else norm.weight.to(device)
+        bias = None if norm.bias is None else norm.bias.to(device)
+        return replace(norm, weight=weight, bias=bias)
     except (FfnProbeError, AttributeError, RuntimeError):
         return None
 

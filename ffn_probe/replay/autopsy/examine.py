@@ -76,14 +76,16 @@ def examined_expert(case: Case, rows: Rows) -> Finding:
 
 
 def _stage(case: Case, rows: Rows, start: str, end: str, given: Tensor) -> Stage:
+    device = case.parts.gate.weight.device
     captured = rows.reference.get(end)
     own = rows.reference.get(start)
     same = (
         captured is not None and own is not None and own.dtype == given.dtype
         and own.shape == given.shape and bool((own == given).all())
     )  # fmt: skip
+    own = captured.to(device) if same and captured is not None else None
     return stage_of(
-        case.parts, start, end, given, rows.candidate[end], captured if same else None
+        case.parts, start, end, given.to(device), rows.candidate[end].to(device), own
     )
 
 
@@ -99,7 +101,8 @@ def _judged(case: Case, stage: str, seen: Stage, suspects: Suspects) -> Finding:
         sentence = f"{_place(case)}, {stage}: {_unexplained(seen, excluded)}"
         return _finding(case, stage, seen, "unexplained", sentence, told, excluded)
     status = "harmless" if reached[0].bug.benign else "bug"
-    sentence = f"{_place(case)}, {fits_it[0].sentence}"
+    broken = _broken(seen)
+    sentence = f"{_place(case)}, {broken}{fits_it[0].sentence}"
     also = [_title(h) for h in fits_it[1:] if h.after_db >= fits_it[0].after_db - TIE_DB]
     if also:
         sentence += f" The same is explained by: {', '.join(also)}."
@@ -111,16 +114,24 @@ def _place(case: Case) -> str:
 
 
 def _unexplained(seen: Stage, excluded: tuple[tuple[str, float], ...]) -> str:
-    broken = int((~seen.seen.isfinite() & seen.base.isfinite()).sum())
+    broken = _broken(seen)
     if broken:
-        return (
-            f"{broken} of {seen.seen.numel()} values are not finite in the candidate and "
-            f"finite in the reference; {len(excluded)} bugs excluded."
-        )
+        return f"{broken}{len(excluded)} bugs excluded."
     nearest = ", ".join(f"{name} {db(after)}" for name, after in excluded[:3])
     return (
         f"unexplained, measured {db(seen.measured_db)} (floor {db(seen.floor_db)}); "
         f"{len(excluded)} bugs excluded, nearest: {nearest or 'none applies'}."
+    )
+
+
+def _broken(seen: Stage) -> str:
+    """Return what to say of values that only the candidate has as NaN or infinite."""
+    count = int((~seen.seen.isfinite() & seen.base.isfinite()).sum())
+    if not count:
+        return ""
+    return (
+        f"{count} of {seen.seen.numel()} values are not finite in the candidate and finite in "
+        "the reference; "
     )
 
 

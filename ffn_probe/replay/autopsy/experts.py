@@ -17,7 +17,7 @@ from ffn_probe.anatomy import Block, Tap
 from ffn_probe.discover.calling import undisturbed
 from ffn_probe.errors import ModelError
 from ffn_probe.replay.autopsy.capture import Rows, run
-from ffn_probe.replay.parts import Parts, parts_of, project
+from ffn_probe.replay.parts import Parts, mapped, parts_of, project
 from ffn_probe.swaps.interpose import interposed, readers
 from ffn_probe.swaps.weights import Matrix
 
@@ -58,7 +58,8 @@ def experts_of(
         if normed is None:
             raise ModelError(f"the input of the experts of {block.name!r} cannot be seen")
         tokens = normed.reshape(-1, normed.shape[-1])
-        parts = {e: parts_of(reference, block, expert=e) for e in range(block.experts)}
+        read = (parts_of(reference, block, expert=e) for e in range(block.experts))
+        parts = {e: mapped(p, lambda x: x.cpu()) for e, p in enumerate(read)}
         placed = _placed(first, parts, tokens)
         sizes = sorted(placed, key=lambda e: -len(placed[e]))
         chosen = [e for i, e in enumerate(sizes) if i == 0 or len(placed[e]) >= LEAST][:MOST]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ffn_probe.replay.autopsy.bugs import Bug, Case, Change
 from ffn_probe.replay.autopsy.norm_bugs import effective_gain
-from ffn_probe.replay.parts import Parts
+from ffn_probe.replay.parts import Parts, mapped
 from ffn_probe.swaps.weights import Matrix
 
 BLOCKS = (8, 16, 32, 64, 128)
@@ -203,7 +203,7 @@ def _turned(m: Matrix) -> Matrix:
 
 
 def _layers(case: Case) -> Iterator[Bug]:
-    for name, other in case.others.items():
+    for name, other in _likely_layers(case):
         fix = f"load the weights of {case.block.name}, not of {name}"
         for part in _PROJECTIONS:
             theirs = matrix(other, part)
@@ -213,6 +213,24 @@ def _layers(case: Case) -> Iterator[Bug]:
                     told(case.parts, part), f"weight {part}", 2,
                 )  # fmt: skip
         yield Bug(f"weights of {name}", "out", _of_layer(other), fix, "all", "weights", 1)
+
+
+def _likely_layers(case: Case) -> Iterator[tuple[str, Parts]]:
+    """Yield the other blocks with a matrix that the candidate has here; all, if unreadable."""
+    device = case.parts.gate.weight.device
+    for name, other in case.others.items():
+        theirs = [matrix(other, part) for part in case.matrices]
+        pairs = zip(theirs, case.matrices.values(), strict=True)
+        if not case.matrices or any(t is not None and _alike(t, own) for t, own in pairs):
+            yield name, mapped(other, lambda x: x.to(device))
+
+
+def _alike(a: Matrix, b: Matrix) -> bool:
+    """Return whether the first rows of two matrices point the same way."""
+    first, second = (m.weight[:4].detach().cpu().float().flatten() for m in (a, b))
+    if first.shape != second.shape:
+        return False
+    return float(torch.cosine_similarity(first, second, dim=0)) > 0.9
 
 
 def _always(m: Matrix) -> Callable[[Matrix], Matrix | None]:

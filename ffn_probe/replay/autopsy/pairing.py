@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ffn_probe.anatomy import Block, Tap
+from ffn_probe.anatomy import Block, Norm, Tap
 from ffn_probe.discover.layers import exists
 from ffn_probe.errors import UnknownName
 
@@ -85,7 +85,7 @@ def _pair(
         if found is None or found.experts != block.experts:
             return f"{block.experts} experts here, {found.experts if found else 0} there"
         return Pair(block, found, "normed")
-    base = found or replace(block, name=wanted or block.name, taps=(), products=(), flags=())
+    base = found or _like(block, model, wanted)
     lent = _lent(block, model, wanted)
     missing = tuple(r for r in _BORROWED if r in lent and (r not in base.roles or r == "resid"))
     kept = tuple(t for t in base.taps if t.role not in missing)
@@ -94,6 +94,21 @@ def _pair(
         f"no block in the candidate: discovery saw none in layer {block.layer}, and the paths "
         f"of {wanted or block.name!r} are not there or do not run; name it in mapping"
     )
+
+
+def _like(block: Block, model: nn.Module, wanted: str | None) -> Block:
+    """Return a block for a module that discovery did not see, with the paths that exist."""
+    module = block.norm.module
+    own = wanted is None and module is not None and exists(model, module)
+    there = {
+        name: p
+        for name, p in block.projections.items()
+        if wanted is None and exists(model, p.path)
+    }
+    return replace(
+        block, name=wanted or block.name, norm=block.norm if own else Norm("none"),
+        projections=there, taps=(), products=(), flags=(),
+    )  # fmt: skip
 
 
 def entered(pair: Pair) -> Pair | None:

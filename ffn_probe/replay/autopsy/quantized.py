@@ -91,7 +91,7 @@ def _kept(way: _Way) -> Change:
 
 
 def _in_dtype(way: _Way) -> Callable[[Tensor], Tensor]:
-    return lambda rows: way.function(rows.float()).to(rows.dtype)
+    return lambda rows: way.function(rows.float().cpu()).to(rows.device, rows.dtype)
 
 
 def _stored(made: Mapping[str, Tensor]) -> Change:

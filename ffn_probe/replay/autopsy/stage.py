@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.replay.autopsy.bugs import Bug
-from ffn_probe.replay.parts import Parts
-from ffn_probe.swaps.weights import Matrix
+from ffn_probe.replay.parts import Parts, mapped
 
 MARGIN_DB = 3.0
 """An error of twice the floor's power is still the floor."""
@@ -93,22 +92,8 @@ def stage_of(
     base = captured if same and captured is not None else healthy[kinds[-1]][end]
     other = None if captured is None else captured.dtype
     floor = _floor(parts, start, end, given, (own, other if same else None))
-    rounded = _rounded(parts, own) if own in _NARROW else parts
+    rounded = mapped(parts, lambda x: x.to(own)) if own in _NARROW else parts
     return Stage(parts, start, end, given, seen, base, floor, healthy, rounded)
-
-
-def _rounded(parts: Parts, kind: torch.dtype) -> Parts:
-    """Return a block with its weights rounded to a dtype."""
-
-    def cast(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.to(kind)
-
-    def matrix(m: Matrix) -> Matrix:
-        return Matrix(m.weight.to(kind), cast(m.bias))
-
-    norm = replace(parts.norm, weight=cast(parts.norm.weight), bias=cast(parts.norm.bias))
-    value = None if parts.value is None else matrix(parts.value)
-    return parts.with_(norm=norm, gate=matrix(parts.gate), value=value, down=matrix(parts.down))
 
 
 def _floor(

@@ -118,7 +118,7 @@ class PlainLM(nn.Module):
         return self.head(x)
 
 
-def _spread(model: nn.Module, gate: float = 1.0) -> nn.Module:
+def spread(model: nn.Module, gate: float = 1.0) -> nn.Module:
     """Give weights the scale at which pre-activations have unit variance, gains some spread."""
     generator = torch.Generator().manual_seed(7)
     for name, parameter in model.named_parameters():
@@ -137,14 +137,18 @@ def _spread(model: nn.Module, gate: float = 1.0) -> nn.Module:
 
 
 def fused() -> nn.Module:
-    return _spread(
+    return spread(
         PlainLM(lambda: Rms(64, 1e-6, one_plus=True), lambda: FusedGeglu(64, 128), 64)
     )
 
 
 def clamped() -> nn.Module:
     """Square matrices, and gates that reach the clamp."""
-    return _spread(PlainLM(lambda: Rms(64, 1e-5), lambda: ClampedSwiglu(64, 64), 64), gate=3.0)
+    return spread(plain_clamped(), gate=3.0)
+
+
+def plain_clamped() -> nn.Module:
+    return PlainLM(lambda: Rms(64, 1e-5), lambda: ClampedSwiglu(64, 64), 64)
 
 
 def llama() -> nn.Module:
@@ -154,7 +158,7 @@ def llama() -> nn.Module:
         vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6,
     )  # fmt: skip
-    return _spread(LlamaForCausalLM(config))
+    return spread(LlamaForCausalLM(config))
 
 
 def gpt2() -> nn.Module:
@@ -164,7 +168,7 @@ def gpt2() -> nn.Module:
         vocab_size=256, n_positions=256, n_embd=64, n_layer=3, n_head=4, bos_token_id=0,
         eos_token_id=0,
     )  # fmt: skip
-    return _spread(GPT2LMHeadModel(config))
+    return spread(GPT2LMHeadModel(config))
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
