@@ -79,7 +79,8 @@ def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
         "show", tmp_path / "none"
     )
     assert "Give its folder" in refused("show", SAMPLE / "run.json")
-    assert "Runs in it (4): ln-gelu, ln-swiglu" in refused("show", SAMPLE.parent)
+    runs = len(list(SAMPLE.parent.glob("*/run.json")))
+    assert f"Runs in it ({runs}): ln-gelu, ln-swiglu" in refused("show", SAMPLE.parent)
     assert "Did you mean 'crest'?" in refused("show", SAMPLE, "--measure", "crst")
     assert "--worst" in refused("show", SAMPLE, "--worst", 0)
 
