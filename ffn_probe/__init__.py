@@ -1,8 +1,8 @@
 """Telemetry and drift diagnostics for the feed-forward blocks of PyTorch transformers.
 
 Importing this imports nothing heavy: each public name is looked up when it is first used.
-`ffn_probe.discover`, `compare`, `replay` and `report` are functions here; what else the packages
-of these names hold is reached with `from ffn_probe.compare import ...`.
+`ffn_probe.discover`, `compare`, `replay` and `report` are functions here; what else the
+packages of these names hold is reached with `from ffn_probe.compare import ...`.
 """
 
 import sys

@@ -19,6 +19,10 @@ from ffn_probe.attribution.theory import verdict
 TOLERANCE_DB = 0.5
 """Two levels of an error agree when their powers are within 12 %."""
 
+_FORMAT_DB = 1.0
+"""Laws of formats take the values for dense and smooth: seven densities read 31.5-31.9 dB of
+e4m3, and rows of a hundred channels up to 32.0."""
+
 TOLERANCE = 0.1
 """A ratio or mean agrees with theory within 10 % of it, or when its interval holds it."""
 
@@ -90,21 +94,28 @@ def _activation(tables: PairTables, block: str) -> Iterator[Theory]:
 def _format(tables: PairTables, block: str, part: str, metrics: Mapping[str, Effect]) -> Theory:
     role = part.partition(":")[2]
     energies = [metrics[name].total for name in ("expected_error", "error", "energy")]
-    return _level(part, *energies, floor=tables.floor_db(block, role))
+    floor = tables.floor_db(block, role)
+    return _level(part, *energies, floor=floor, tolerance=_FORMAT_DB)
 
 
 def _level(
-    name: str, expected: float, observed: float, signal: float, *, floor: float
+    name: str,
+    expected: float,
+    observed: float,
+    signal: float,
+    *,
+    floor: float,
+    tolerance: float = TOLERANCE_DB,
 ) -> Theory:
     """Return the theory of an error energy, as SQNR in dB."""
     levels = sqnr_db(signal, expected), sqnr_db(signal, observed)
     hidden = [level >= floor - MARGIN_DB for level in levels]
-    word = verdict(*levels, tolerance=TOLERANCE_DB)
+    word = verdict(*levels, tolerance=tolerance)
     if hidden[1] and (hidden[0] or word != EXPECTED):
         word = INDISTINGUISHABLE
     said = f"{_db(levels[0])} expected, {_db(levels[1])} seen, floor {_db(floor)}"
     return Theory(
-        name, *levels, "dB", TOLERANCE_DB, word, _sentence(name, word, said), _source(name)
+        name, *levels, "dB", tolerance, word, _sentence(name, word, said), _source(name)
     )
 
 

@@ -18,7 +18,7 @@ from ffn_probe.replay.pairing import BlockPair
 from ffn_probe.replay.passes import Captured, Key, capture, look
 from ffn_probe.replay.sums import PairSums
 from ffn_probe.replay.tokens import Tokens
-from ffn_probe.swaps.interpose import readers, writers
+from ffn_probe.swaps.interpose import inputs, readers, writers
 
 SiteView = tuple[str, str, int, str]  # block of the reference, role, expert, view
 
@@ -182,7 +182,7 @@ class Views:
                 self.compare(pair, here, value, tokens, shown, "stage")
             return own.clone()
 
-        entries = [e for p in pairs for role in _forced(p) for e in writers(p.b, role)]
+        entries = [e for p in pairs for role in _forced(p) for e in _written(p.b, role)]
         look(self.candidate, batch, entries, touch, name="the candidate")
 
     def _noise(
@@ -279,9 +279,14 @@ def _forced(pair: BlockPair) -> list[str]:
     return [role for role in pair.b.roles if role in pair.a.roles]
 
 
+def _written(block: Block, role: str) -> tuple[tuple[Block, Any], ...]:
+    """Return where a stage's tensor is put in: `normed` where the projections read it."""
+    return inputs(block) if role == "normed" else writers(block, role)
+
+
 def _places(block: Block, role: str) -> int:
     """Return at how many places a role is written in one call of a block (or of an expert)."""
-    found = writers(block, role)
+    found = _written(block, role)
     return max(1, len([tap for _, tap in found if tap.expert == found[0][1].expert]))
 
 

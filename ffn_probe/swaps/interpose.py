@@ -79,6 +79,20 @@ def readers(block: Block, roles: Iterable[str] | None = None) -> tuple[_Entry, .
     return tuple((block, t) for t in block.taps if wanted is None or t.role in wanted)
 
 
+def inputs(block: Block) -> tuple[_Entry, ...]:
+    """Return where the block's own projections read the norm; what else reads it stays.
+
+    Of a mixture, whose router reads it too, as of what is no module's input: `writers`.
+    """
+    taps = [t for t in block.taps if t.role == "normed"]
+    if not taps or any(t.how != "input" for t in taps) or block.experts:
+        return writers(block, "normed")
+    up = block.projections.get("up")
+    if up is not None and all(t.path != up.path for t in taps):
+        taps.append(replace(taps[0], path=up.path))
+    return tuple((block, t) for t in taps)
+
+
 def writers(block: Block, role: str) -> tuple[_Entry, ...]:
     """Return where a tensor put in for `role` reaches all that read it.
 
@@ -300,5 +314,6 @@ class _Calls(TorchFunctionMode):
 
 
 __all__ = [
-    "Touch", "carry_over", "interpose", "interposed", "is_standing_in", "readers", "writers",
+    "Touch", "carry_over", "inputs", "interpose", "interposed", "is_standing_in", "readers",
+    "writers",
 ]  # fmt: skip

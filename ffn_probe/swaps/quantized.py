@@ -18,7 +18,7 @@ from ffn_probe.formats import (
     fake_quantize,
     number_format,
 )
-from ffn_probe.swaps.interpose import interpose, writers
+from ffn_probe.swaps.interpose import inputs, interpose, writers
 from ffn_probe.swaps.swapped import Change
 from ffn_probe.swaps.weights import put_parameter, read_matrix
 
@@ -126,7 +126,7 @@ def quantize_role(
     Raises:
         SwapError: the block has no such role.
     """
-    entries = _entering(block) if role == "normed" else writers(block, role)
+    entries = inputs(block) if role == "normed" else writers(block, role)
     if not entries:
         raise SwapError(
             f"block {block.name!r} has no role {role!r}; it has {', '.join(block.roles)}"
@@ -136,17 +136,6 @@ def quantize_role(
     where = entries[0][1].path
     note = f"{len(entries)} places" if len(entries) > 1 else ""
     return Change("quantize", block.name, where, role, quantizer.text, note), rounding
-
-
-def _entering(block: Block) -> tuple[tuple[Block, Tap], ...]:
-    """Return where the block's own projections read the norm; others that read it stay."""
-    taps = [t for t in block.taps if t.role == "normed"]
-    if not taps or any(t.how != "input" for t in taps) or block.experts:
-        return writers(block, "normed")
-    up = block.projections.get("up")
-    if up is not None and all(t.path != up.path for t in taps):
-        taps.append(replace(taps[0], path=up.path))
-    return tuple((block, t) for t in taps)
 
 
 def quantize_weight(
