@@ -12,7 +12,8 @@ from torch import nn
 from ffn_probe.attribution import Attribution
 from ffn_probe.errors import BudgetError, UnknownName
 from ffn_probe.runs import Run
-from ffn_probe.testing import DriftError, assert_no_drift
+from ffn_probe.testing import DriftError, _alike, assert_no_drift
+from tests.cli.two_models import Wide
 from tests.cli.user_code import Net, data, model
 
 BATCHES = data()[:4]
@@ -110,6 +111,16 @@ def test_a_mistake_in_the_budget_is_found_before_the_models_run() -> None:
         assert_no_drift(Never(), Never(), BATCHES, budget={"out.sqnr": ">= 40"})
     with pytest.raises(BudgetError, match="cannot read"):
         assert_no_drift(Never(), Never(), BATCHES, budget="nowhere.toml")
+
+
+def test_models_that_cannot_be_compared_are_not_taken_for_equal() -> None:
+    with pytest.raises(DriftError, match="16 and 24 channels"):
+        assert_no_drift(model(), Wide(), BATCHES, autopsy=False)
+
+
+def test_nothing_compared_is_no_proof() -> None:
+    empty = Attribution("a", "b", "indistinguishable", "", None, ())
+    assert not _alike(empty)
 
 
 def test_the_models_are_as_before() -> None:

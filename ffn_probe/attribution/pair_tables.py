@@ -103,7 +103,8 @@ class PairTables:
         """Return the tables of a run."""
         manifest = run.manifest
         models = (manifest.model, manifest.paired.get("candidate", {}))
-        named = tuple(str(model["dtype"]) for model in models if model.get("dtype"))
+        told = (model for model in models if isinstance(model, Mapping))
+        named = tuple(str(model["dtype"]) for model in told if model.get("dtype"))
         frames = {name: run.table(name) for name in NAMES}
         return cls(frames, manifest.paired, manifest.blocks, named or ("float32",))
 

@@ -1,6 +1,7 @@
 """`ffn-probe replay`, and the story of a pair in show, report and compare."""
 
 import json
+import shutil
 import signal
 import subprocess
 from dataclasses import replace
@@ -337,6 +338,28 @@ def test_two_pairs_are_not_compared(command: str, made: tuple[Path, str]) -> Non
 
 def test_a_run_of_one_model_is_told_to_need_a_second() -> None:
     assert "is a telemetry run: it tells nothing without a second" in refused("report", SAMPLE)
+
+
+@pytest.mark.parametrize("value", [3, "\x1b[2J", {"a": [1]}], ids=repr)
+def test_a_damaged_manifest_of_a_pair_is_told_without_a_fault(
+    value: object, made: tuple[Path, str], tmp_path: Path
+) -> None:
+    limits = tmp_path / "budget.toml"
+    limits.write_text('"out.sqnr_db" = ">= 20"')
+    shutil.copytree(made[0], tmp_path / "run")
+    data = json.loads((made[0] / "run.json").read_text())
+    for key in (*data["paired"], "unknown"):
+        harmed = data | {"paired": data["paired"] | {key: value}}
+        (tmp_path / "run" / "run.json").write_text(json.dumps(harmed))
+        for command in (
+            ("show", tmp_path / "run"),
+            ("report", tmp_path / "run", "--to", tmp_path / "x.html"),
+            ("check", tmp_path / "run", "--budget", limits),
+        ):
+            result = run(*command)
+            assert result.exit_code in {0, 1, 2}
+            assert "Traceback" not in result.output
+            assert "\x1b" not in result.output
 
 
 # ---- progress ---------------------------------------------------------------------------
