@@ -2,8 +2,8 @@
 
 Rebuilds everything under `sample_runs/` that is not code: the weights, the training losses,
 the runs and the paired runs. `--step train`, `record` or `replay` does one part of it. Takes
-about twenty minutes on two cores. Runs are bit-identical on one machine and Python; another Python carries other
-sources.
+about twenty minutes on two cores. Runs are bit-identical on one machine and Python; another
+Python carries other sources.
 """
 
 import argparse
@@ -65,6 +65,7 @@ def main() -> None:
     if arguments.step in {"all", "replay"}:
         for name in PAIRS:
             pair(name)
+        planted()
     print(learned((HERE / "training.json").read_text()))
 
 
@@ -171,6 +172,16 @@ def pair(name: str) -> None:
         tags={"sample": name},
     )
     print(f"replayed {target}: {run.explain().verdict}")
+
+
+def planted() -> None:
+    """Replay all-MiniLM-L6-v2 (from PyPI) with a planted bug, as the demo does."""
+    from ffn_probe.cli.demo import replay_planted
+
+    torch.set_num_threads(1)
+    target = HERE / "planted"
+    shutil.rmtree(target, ignore_errors=True)
+    replay_planted(target)
 
 
 def learned(facts: str) -> str:

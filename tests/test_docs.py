@@ -7,6 +7,7 @@ import ast
 import doctest
 import importlib
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -58,6 +59,17 @@ def losses() -> str:
     return "\n".join([*head, f"| byte frequencies alone | | {facts['unigram']:.2f} |", *rows])
 
 
+def why() -> str:
+    """Return what `ffn-probe show` says of a stored replay, up to its details."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "ffn_probe", "show", "sample_runs/planted"],
+        cwd=ROOT, env={**os.environ, "COLUMNS": "96"}, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    lines = [line.rstrip() for line in shown.stdout.splitlines()]
+    return "\n".join(["```text", *lines, "```"]).replace("\n\n```", "\n```")
+
+
 def cell(text: str) -> str:
     return text.replace("|", "\\|") or "-"
 
@@ -66,6 +78,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "losses": losses,
     "measures": measures,
+    "why": why,
 }
 
 

@@ -55,7 +55,7 @@ def run_demo(to: Path, *, serve: bool, port: int) -> None:
     say.rule("2. Open a pretrained network: all-MiniLM-L6-v2")
     _record_pretrained(to / "all-MiniLM-L6-v2")
     say.rule(f"3. Why did it drift? Plant quick-GELU in layer {PLANTED} of it and look")
-    why = report(_replay_planted(to / "why"), to=to / "why.html")
+    why = report(replay_planted(to / "why"), to=to / "why.html")
     for name in sorted(p.name for p in samples.iterdir() if (p / "run.json").exists()):
         shutil.copytree(samples / name, to / "recorded" / name)
     say.rule(f"Done in {time.monotonic() - start:.0f} s")
@@ -120,7 +120,7 @@ def _pretrained_folder() -> str:
     return str(Path(found.origin).parent / "model")
 
 
-def _replay_planted(to: Path) -> Run:
+def replay_planted(to: Path) -> Run:
     """Replay the pretrained network against itself with another activation in one layer."""
     folder = _pretrained_folder()
     batches = list(_batches(tokenizer_of(folder), count=2, size=4))

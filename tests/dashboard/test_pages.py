@@ -28,18 +28,23 @@ BOTH = f"?a={A}&b={B}"
 def test_the_runs_are_listed_with_what_they_are() -> None:
     page, made = render(LIBRARY, "/", ""), LIBRARY.run(B).manifest
     assert page.title == "Runs - ffn-probe"
-    assert [row[2:12] for row in rows(page.content)][3] == [
+    assert {row[2]: row[2:12] for row in rows(page.content)}[B] == [
         B, "closed", made.model["class"], "rmsnorm", "silu glu", "float32", "4",
         str(made.steps), f"{made.tokens:,}", made.created[:16].replace("T", " "),
     ]  # fmt: skip
-    assert len(rows(page.content)) == 7
+    assert len(rows(page.content)) == 8
 
 
 def test_a_paired_run_is_no_side_of_a_comparison() -> None:
     page = render(LIBRARY, "/", "?a=swap-naive")
     assert text(page.content).count("choose one below") == 2
     paired = [row for row in rows(page.content) if row[0] == "paired"]
-    assert [row[2] for row in paired] == ["swap-exact", "swap-naive", "trained-apart"]
+    assert [row[2] for row in paired] == [
+        "planted",
+        "swap-exact",
+        "swap-naive",
+        "trained-apart",
+    ]
 
 
 def test_a_paired_run_says_its_verdict_and_leads_to_its_report() -> None:
