@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from textwrap import fill
@@ -28,6 +29,7 @@ from ffn_probe.report.paired_words import (
     in_short,
     marked,
     named,
+    output_drifts,
     parted,
     percent,
     sentences,
@@ -62,7 +64,7 @@ def print_story(
     _, kind = MARKS.get(told.status, ("", "WARN"))
     status = marked(told.status).upper()
     first, *rest = sentences(told.verdict) or [""]
-    shown = Text(fill(plain(f"{status} {first}"), screen.width))
+    shown = Text(wrapped(f"{status} {first}", screen.width))
     shown.stylize(_STYLES.get(kind, ""), 0, len(status))
     screen.print(shown, highlight=False, soft_wrap=True)
     for words in rest:
@@ -125,13 +127,26 @@ def _print_measure(run: Run, name: str, *, as_json: bool) -> None:
     )
 
 
+def wrapped(text: str, width: int, first: str = "", rest: str = "") -> str:
+    """Return text in lines of a width; no number is parted from its unit.
+
+    >>> print(wrapped("it is 99.4 % of it", 10))
+    it is
+    99.4 % of
+    it
+    """
+    glued = re.sub(r"(?<=\d) (?=%|dB)", "\u00a0", plain(text))
+    lines = fill(glued, width, initial_indent=first, subsequent_indent=rest,
+                 break_on_hyphens=False)  # fmt: skip
+    return lines.replace("\u00a0", " ")
+
+
 def _print_fact(screen: Console, label: str, text: str) -> None:
     """Print a line of "label     text", broken and indented where the window ends."""
-    lines = fill(
-        plain(text), screen.width, initial_indent=f"{label:{_LABEL}}",
-        subsequent_indent=" " * _LABEL, break_on_hyphens=False,
+    screen.print(
+        wrapped(text, screen.width, f"{label:{_LABEL}}", " " * _LABEL),
+        highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
-    screen.print(lines, highlight=False, markup=False, soft_wrap=True)
 
 
 # ---- facts ------------------------------------------------------------------------------
@@ -225,7 +240,7 @@ def _why(told: Attribution) -> Iterable[tuple[str, str]]:
             )
             yield "norm", f"layer {block.layer}: {split} of the error of the norm"
         back = block.patched_back
-        if back is not None and not math.isnan(back.value):
+        if back is not None and not math.isnan(back.value) and output_drifts(told):
             yield (
                 "patch",
                 (

@@ -15,6 +15,7 @@ from ffn_probe.report.paired_words import (
     in_short,
     marked,
     named,
+    output_drifts,
     parted,
     percent,
     where,
@@ -51,6 +52,7 @@ _STAGES = (
     "Injected is the error of a stage that is fed by the reference's stage before it; "
     "accumulated is what stands there when the block is fed the reference's residual stream."
 )
+_NO_DRIFT = "The final error is under the noise floor, so that no share of it means anything."
 _PATCHES = (
     "The output of one block is exchanged and both models run to their end. The two directions "
     "differ where later blocks answer to it; the shares need not add to 100 %."
@@ -184,6 +186,8 @@ def patches(story: Story) -> Section | None:
     told = [b for b in story.attribution.blocks if b.patched_back or b.patched_in]
     if not told:
         return None
+    if not output_drifts(story.attribution):
+        return Section("One block exchanged", (_NO_DRIFT,))
     rows = [
         (str(b.layer), named(b.block), *_share(b.patched_back), *_share(b.patched_in))
         for b in told

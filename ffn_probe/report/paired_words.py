@@ -101,6 +101,11 @@ def where(block: BlockAttribution) -> str:
     return f"layer {block.layer} {named(block.block)}"
 
 
+def output_drifts(told: Attribution) -> bool:
+    """Return whether shares of the final error mean anything: it is above the floor."""
+    return told.output is None or told.output.status != "indistinguishable"
+
+
 def worst(attribution: Attribution, most: int) -> tuple[BlockAttribution, ...]:
     """Return the blocks with the largest error of their own; else those that drift most.
 

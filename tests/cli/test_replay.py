@@ -244,6 +244,16 @@ def test_two_swaps_are_told_with_shares_theory_and_factors(
     assert "2 x 2     error: The activation makes 99.4 % of it; the two add." in shown
 
 
+def test_shares_of_an_error_under_the_floor_are_not_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    story = two_swaps()
+    assert story.output is not None
+    quiet = replace(story, output=replace(story.output, status="indistinguishable"))
+    assert "patch  " not in told(quiet, capsys)
+    assert "patch  " in told(story, capsys)
+
+
 def test_a_bug_is_told_with_the_line_to_change(capsys: pytest.CaptureFixture[str]) -> None:
     shown = told(quick_gelu(), capsys)
     assert "hidden_act: gelu" in shown

@@ -176,6 +176,15 @@ def test_patches_say_what_is_left_outside_the_blocks() -> None:
     assert row(text, "up weights", "40.0 %")[2] == "-"
 
 
+def test_shares_of_an_error_under_the_floor_are_not_told() -> None:
+    told = two_swaps()
+    assert told.output is not None
+    quiet = replace(told, output=replace(told.output, status="indistinguishable"))
+    assert "no share of it means anything" in page(quiet)
+    assert "Share of the final error" not in page(quiet)
+    assert "Share of the final error" in page(told)
+
+
 def test_the_theory_of_the_whole_model_stands_with_that_of_the_blocks() -> None:
     whole = Theory("power sum", 9.0, 9.1, "dB", 0.5, "expected", "", "error powers add")
     text = page(replace(two_swaps(), theory=(whole,)))
