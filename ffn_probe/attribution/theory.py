@@ -152,6 +152,30 @@ def stein_half(activation: str, std: float = 1.0) -> float:
     return float(weights @ (points * std * _curve(activation)(points * std))) / std**2
 
 
+def random_cosine(channels: int) -> float:
+    """Return E |cos| of two independent directions: what unaligned gate and up rows have.
+
+    About sqrt(2 / (pi channels)); exact: Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2)).
+
+    >>> round(random_cosine(768), 4)
+    0.0288
+    """
+    half = channels / 2
+    return math.exp(math.lgamma(half) - math.lgamma(half + 0.5)) / math.sqrt(math.pi)
+
+
+def llama_width(d_model: int, *, multiple_of: int = 256, multiplier: float = 1.0) -> int:
+    """Return d_ff of a Llama block: 2/3 of 4 d_model, times a multiplier, rounded up.
+
+    Source: meta-llama's model.py. A port with another d_ff has another formula.
+
+    >>> llama_width(4096), llama_width(8192, multiple_of=4096, multiplier=1.3)
+    (11008, 28672)
+    """
+    width = int(multiplier * int(2 * 4 * d_model / 3))
+    return multiple_of * -(-width // multiple_of)
+
+
 def glu_std_factor(
     std: float = 1.0, *, activation: str = "silu", mlp: str = "gelu", width: float = WIDTH_RATIO
 ) -> float:

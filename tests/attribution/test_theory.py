@@ -235,3 +235,29 @@ def test_under_the_floor_nothing_is_claimed() -> None:
     assert theory.verdict(1e-3, 2e-9, tolerance=1e-10, floor=1e-8) == "indistinguishable"
     assert theory.verdict(1e-3, 1e-3, tolerance=1e-10, floor=1e-8) == "expected"
     assert theory.verdict(0.0, 2e-8, tolerance=1e-10, floor=1e-8) == "unexplained"
+
+
+# Shapes
+
+
+def test_random_directions_have_the_cosine_of_their_width() -> None:
+    generator = np.random.default_rng(0)
+    for width in (16, 768):
+        a, b = generator.standard_normal((2, 20_000, width))
+        cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert theory.random_cosine(width) == pytest.approx(np.abs(cosines).mean(), rel=0.02)
+    assert theory.random_cosine(768) == pytest.approx(0.0288, abs=1e-4)
+    assert theory.random_cosine(4096) == pytest.approx(0.0125, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("d_model", "rule", "width"),
+    [
+        (4096, {}, 11008),
+        (5120, {}, 13824),
+        (8192, {"multiplier": 1.3, "multiple_of": 4096}, 28672),
+        (4096, {"multiplier": 1.3, "multiple_of": 1024}, 14336),
+    ],
+)
+def test_the_widths_of_llama(d_model: int, rule: dict[str, float], width: int) -> None:
+    assert theory.llama_width(d_model, **rule) == width
