@@ -28,11 +28,11 @@ def block_of(tables: PairTables, layer: int, block: str) -> BlockAttribution:
     """Return what made the output of one block drift."""
     candidate, reason = tables.candidates.get(block, (block, ""))
     end = tables.site(block, "out", "end")
-    reason = reason or _reason(end)
     channels = tables.channels(block, "out", "end")
     patch = patches(tables, block)
     shared = causes(tables, block)
     local, inherited = (tables.site(block, "out", view) for view in ("local", "inherited"))
+    reason = reason or _reason(end or local)  # block by block nothing is run end to end
     levels = (_level(end), _level(local), _inherited_db(end, inherited))
     floor = tables.floor_db(block, "out")
     parts = _parts(end, local, inherited)

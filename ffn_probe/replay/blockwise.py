@@ -124,7 +124,6 @@ def replay_blocks(
         paired={
             "candidate": {}, "blocks": [p.b.to_dict() for p in pairing.pairs],
             "pairs": named_pairs(pairing), "names": list(names),
-            "floors": {"how": "none: the reference was not run again"},
         },
     )  # fmt: skip
     with RunWriter.create(to, manifest) as writer:

@@ -45,6 +45,9 @@ def test_it_finds_what_a_replay_of_whole_models_finds(tmp_path):
         for r in (blockwise, whole)
     ]
     pd.testing.assert_series_equal(*shares, rtol=1e-4)
+    told = blockwise.explain()
+    assert {b.status for b in told.blocks} == {"local"}
+    assert told.first_bad == (0, "layers.0.ffn", "norm")
 
 
 def test_one_block_of_each_model_is_in_memory_at_a_time(tmp_path):
@@ -61,6 +64,7 @@ def test_one_block_of_each_model_is_in_memory_at_a_time(tmp_path):
     run = replay_blocks(tmp_path / "inputs", fresh, fresh, to=tmp_path / "r")
     assert len(alive) == 8
     assert run.table("paired")["error"].max() == 0
+    assert run.explain().status == "indistinguishable"
 
 
 def test_what_is_missing_is_told(tmp_path):
