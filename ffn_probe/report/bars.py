@@ -103,7 +103,7 @@ def spans_svg(
         return left + (right - left) * (value - low) / (high - low)
 
     parts = [opened(width, bottom + 40, title)]
-    for mark in marks(low, high):
+    for mark in _spaced(low, high, right - left, mark_text):
         x = x_of(mark)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="{bottom}" class="grid"/>')
         parts.append(text(x, bottom + 15, mark_text(mark), "mid dim"))
@@ -117,6 +117,16 @@ def spans_svg(
     zero = x_of(0.0)
     axis = f'<line x1="{zero:.1f}" x2="{zero:.1f}" y1="2" y2="{bottom}" stroke="var(--ink)"/>'
     return "".join([*parts, axis, "</svg>"])
+
+
+def _spaced(low: float, high: float, room: float, write: Callable[[float], str]) -> list[float]:
+    """Return round numbers whose labels have room beside each other."""
+    for most in (5, 3, 2):
+        found = marks(low, high, most)
+        widest = max((width_of(write(mark)) for mark in found), default=0.0)
+        if len(found) < 2 or widest + 8 <= room * (found[1] - found[0]) / (high - low):
+            return found
+    return [0.0]
 
 
 def _span(value: Interval, x_of: _Scale, y: float, *, hollow: bool) -> list[str]:

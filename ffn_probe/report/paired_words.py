@@ -42,13 +42,15 @@ def decibels(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    r"""Return a share as per cent with one decimal.
+    r"""Return a share as per cent with one decimal; beyond 1000 % at three digits.
 
-    >>> percent(0.9941), percent(-0.012), percent(-1e-9), percent(float("nan"))
-    ('99.4 %', '\u22121.2 %', '0.0 %', '-')
+    >>> percent(0.9941), percent(-0.012), percent(-1e-9), percent(69.609), percent(float("nan"))
+    ('99.4 %', '\u22121.2 %', '0.0 %', '6960 %', '-')
     """
     if not math.isfinite(value):
         return decibels(value)
+    if abs(value) >= 10:
+        return number(100 * value) + " %"
     return decibels(round(100 * value, 1) + 0.0) + " %"
 
 

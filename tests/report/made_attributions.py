@@ -498,6 +498,19 @@ def deep(layers: int = 80) -> Attribution:
     return replace(made, blocks=tuple(blocks))
 
 
+def cancelling() -> Attribution:
+    """Return parts that cancel: their shares are far beyond the whole, the output is equal."""
+    made = two_swaps()
+    shares = (("norm", 224.572), ("w_up", -224.403), ("w_down", 0.831))
+    parts = tuple(Cause(n, Interval(v, v - 9.1, v + 9.1), 1e6 * v) for n, v in shares)
+    blocks = tuple(
+        replace(b, causes=parts, interaction=-567.9, separable=False) for b in made.blocks
+    )
+    assert made.output is not None
+    quiet = replace(made.output, sqnr_db=123.6, status="indistinguishable")
+    return replace(made, blocks=blocks, output=quiet, status="indistinguishable")
+
+
 def evil() -> Attribution:
     """Return markup wherever an attribution may carry text, and names without end."""
     made = two_swaps()
@@ -543,5 +556,6 @@ STORIES = {
     "unpaired": unpaired,
     "nothing": nothing,
     "deep": deep,
+    "cancelling": cancelling,
     "evil": evil,
 }
