@@ -22,11 +22,22 @@ _ROLES = ("resid", "normed", "hidden", "out")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What was seen of a pair, role -> [rows, channels]; `given` is what both were fed."""
+    """What was seen of a pair, role -> [rows, channels]; `given` is what both were fed.
+
+    `extreme` marks the rows that were kept because the models differ most there; None: none.
+    """
 
     given: Tensor
     reference: Mapping[str, Tensor]
     candidate: Mapping[str, Tensor]
+    extreme: Tensor | None = None
+
+    def typical(self) -> "Rows":
+        """Return the rows that are spread evenly over the batches."""
+        if self.extreme is None:
+            return self
+        keep = ~self.extreme
+        return _mapped(self, lambda x: x[keep])
 
 
 def running(
@@ -200,7 +211,8 @@ def _thinned(seen: Rows, share: int, needed: int) -> Rows:
     worst = _worst(seen, count // 8)
     spread = torch.linspace(0, len(seen.given) - 1, count - len(worst)).round().long()
     chosen = torch.cat([spread, worst])
-    return _mapped(seen, lambda x: x[chosen.to(x.device)].cpu())
+    extreme = torch.arange(count) >= count - len(worst)
+    return replace(_mapped(seen, lambda x: x[chosen.to(x.device)].cpu()), extreme=extreme)
 
 
 def _worst(seen: Rows, count: int) -> Tensor:
@@ -219,7 +231,8 @@ def _joined(parts: list[Rows]) -> Rows:
         {role: torch.cat([s[role] for s in side]) for role in side[0]}
         for side in ([p.reference for p in parts], [p.candidate for p in parts])
     ]
-    return Rows(torch.cat([p.given for p in parts]), sides[0], sides[1])
+    extreme = torch.cat([p.extreme for p in parts if p.extreme is not None])
+    return Rows(torch.cat([p.given for p in parts]), sides[0], sides[1], extreme)
 
 
 def _mapped(seen: Rows, function: Any) -> Rows:

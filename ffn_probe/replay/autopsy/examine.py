@@ -36,8 +36,22 @@ class Suspects:
     last: tuple[Bug, ...] = ()
 
 
-def examined(case: Case, pair: Pair, rows: Rows) -> Iterator[Finding]:
-    """Yield a finding for each stage of a block that can be told apart."""
+def examined(case: Case, pair: Pair, rows: Rows) -> list[Finding]:
+    """Return a finding for each stage of a block that can be told apart.
+
+    Where typical rows show nothing, those count at which the models differ most.
+    """
+    found = list(_examined(case, pair, rows.typical()))
+    if rows.extreme is None or any(f.status != "floor" for f in found):
+        return found
+    rare = list(_examined(case, pair, rows))
+    if all(f.status not in {"bug", "unexplained"} for f in rare):
+        return found
+    note = " On few tokens: measured with those at which the models differ most."
+    return [f if f.status == "floor" else replace(f, sentence=f.sentence + note) for f in rare]
+
+
+def _examined(case: Case, pair: Pair, rows: Rows) -> Iterator[Finding]:
     start = pair.entering
     norm = tuple(norm_bugs(case)) if start == "resid" else ()
     ffn = (*gate_bugs(case), *layout_bugs(case), *permuted_bugs(case), *weight_bugs(case))

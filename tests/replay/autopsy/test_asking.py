@@ -124,7 +124,7 @@ def test_nan_in_the_candidate_alone_is_told_as_such() -> None:
     found = autopsy(model, other, batches(), blocks=[1], rows=256)
     assert [f.stage for f in found.bugs] == ["ffn"]
     assert found.hypotheses[0].name == "weights differ"
-    assert "256 of 24576 values are not finite in the candidate" in found.verdict
+    assert "224 of 21504 values are not finite in the candidate" in found.verdict
 
 
 def test_a_clamp_that_few_tokens_reach_is_missed_by_none() -> None:
@@ -146,6 +146,14 @@ def test_a_clamp_that_few_tokens_reach_is_missed_by_none() -> None:
     assert not bool(beyond[evenly].any())
     found = autopsy(model, other, batches(), blocks=[1], rows=32)
     assert found.bugs[0].hypotheses[0].name == "clamp missing"
+    assert "On few tokens" in found.verdict
+
+
+def test_what_is_measured_is_that_of_typical_rows(wrong: nn.Module) -> None:
+    few = autopsy(reference("ln-gelu"), wrong, batches(), blocks=[2], rows=128)
+    all_of_them = autopsy(reference("ln-gelu"), wrong, batches(), blocks=[2], rows=100_000)
+    measured = [f.bugs[0].measured_db for f in (few, all_of_them)]
+    assert measured[0] == pytest.approx(measured[1], abs=0.5)
 
 
 class _Unclamped(nn.Module):
