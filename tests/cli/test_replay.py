@@ -405,3 +405,25 @@ def test_a_terminal_gets_a_bar_a_phase(
     assert "pair: replayed" in shown
     assert "1/2" in shown
     assert "pair: autopsy" in shown
+
+
+# ---- without torch ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["show", "report", "check"])
+def test_a_pair_is_read_where_torch_is_absent(
+    command: str, made: tuple[Path, str], tmp_path: Path
+) -> None:
+    limits = tmp_path / "budget.toml"
+    limits.write_text('"out.sqnr_db" = ">= 5"')
+    beside = {
+        "show": [], "report": ["--to", str(tmp_path / "x.html")],
+        "check": ["--budget", str(limits)],
+    }[command]  # fmt: skip
+    code = "import sys; sys.modules['torch'] = None; from ffn_probe.cli import main; main()"
+    done = subprocess.run(
+        [COMMAND[0], "-c", code, command, str(made[0]), *beside],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
