@@ -126,7 +126,8 @@ def replay_planted(to: Path) -> Run:
     batches = list(_batches(tokenizer_of(folder), count=2, size=4))
     reference, candidate = (pretrained(folder, random=False).eval() for _ in range(2))
     for model in (reference, candidate):
-        model.config.name_or_path = PRETRAINED  # the package, not where it lies
+        config: Any = model.config
+        config.name_or_path = PRETRAINED  # the package, not where it lies
     apply(candidate, Swap(activation="quick_gelu", blocks=(PLANTED,)), example=batches[0])
     names = ("all-MiniLM-L6-v2", "the same, changed")
     options = Options(noise=1, patch=1)
