@@ -20,6 +20,7 @@ from ffn_probe.budgets import Budget, Judgement, judge
 from ffn_probe.compare.align import Mapped
 from ffn_probe.replay import Options, replay
 from ffn_probe.report import report as write_report
+from ffn_probe.report.report import check_place
 from ffn_probe.runs import Run
 from ffn_probe.swaps import Swap
 
@@ -81,6 +82,8 @@ def assert_no_drift(  # noqa: PLR0913 - the options of a replay
     """
     __tracebackhide__ = True  # pytest shows the line of the test, not these
     limits = None if budget is None else Budget.of(budget)
+    if report is not None:
+        check_place(report)
     made = Swap.parse(swap) if isinstance(swap, str) else swap
     with _folder(to) as folder:
         run = replay(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ffn_probe.attribution import Attribution
-from ffn_probe.errors import BudgetError, UnknownName
+from ffn_probe.errors import BudgetError, FfnProbeError, UnknownName
 from ffn_probe.runs import Run
 from ffn_probe.testing import DriftError, _alike, assert_no_drift
 from tests.cli.two_models import Wide
@@ -111,6 +111,8 @@ def test_a_mistake_in_the_budget_is_found_before_the_models_run() -> None:
         assert_no_drift(Never(), Never(), BATCHES, budget={"out.sqnr": ">= 40"})
     with pytest.raises(BudgetError, match="cannot read"):
         assert_no_drift(Never(), Never(), BATCHES, budget="nowhere.toml")
+    with pytest.raises(FfnProbeError, match="no report format '.pdf'"):
+        assert_no_drift(Never(), Never(), BATCHES, report="x.pdf")
 
 
 def test_models_that_cannot_be_compared_are_not_taken_for_equal() -> None:

@@ -16,7 +16,7 @@ from ffn_probe.cli.tables import console, number, plain, table
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.report.budget_markdown import to_markdown
 from ffn_probe.report.paired_words import named
-from ffn_probe.report.report import write_text
+from ffn_probe.report.report import check_folder, write_text
 from ffn_probe.runs import Run
 
 _WIDE = 120
@@ -66,6 +66,9 @@ def check_models(
     from ffn_probe.runs import RunWriter
 
     limits = Budget.read(budget)  # first: a mistake in it costs no replay
+    for path in (written["junit"], written["markdown"]):
+        if path is not None:
+            check_folder(path)
     if to is not None:
         RunWriter.check_free(to)
     with _folder(to) as folder:

@@ -14,6 +14,8 @@ from ffn_probe.cli.stopping import stopping
 from ffn_probe.cli.tables import console, counted
 from ffn_probe.errors import FfnProbeError, RunError
 from ffn_probe.replay import Options, replay
+from ffn_probe.report import report
+from ffn_probe.report.report import check_place
 from ffn_probe.runs import Run, RunWriter
 from ffn_probe.swaps import Swap
 
@@ -63,12 +65,12 @@ def print_replay(
 ) -> None:
     """Replay a pair and tell what made it drift; an interrupt keeps what was replayed."""
     RunWriter.check_free(to)
+    if out is not None:
+        check_place(out)
     measured = Options(noise=noise, patch=patch)
     run = replay_with_bar(loaded(pair), to, autopsy=autopsy, options=measured, **options)
     told = run.explain()
     if out is not None:  # first: a reader of the output may leave before its end
-        from ffn_probe.report import report
-
         report(run, to=out)
     if as_json:
         print(told.to_json())

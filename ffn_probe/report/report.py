@@ -50,18 +50,42 @@ def report(told: Told, *, to: str | os.PathLike[str]) -> Path:
             run is not a paired one.
     """
     path = Path(to)
+    suffix = _suffix(path)
+    made, name, tables = _making(told)
+    if suffix:
+        _write(path, _encoded(made[suffix]()))
+        return path
+    return _folder(path, name, made, tables())
+
+
+def check_place(to: str | os.PathLike[str]) -> None:
+    """Raise what `report` would raise for a place, as far as it shows before any work.
+
+    Raises:
+        FfnProbeError: the suffix stands for no format, or there is no such folder.
+    """
+    path = Path(to)
+    if _suffix(path):
+        check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise FfnProbeError when the folder in which a file is to be is not there."""
+    if not path.parent.is_dir():
+        raise FfnProbeError(f"cannot write {path}: no folder {path.parent}")
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix of a file's format, "" for a folder."""
     suffix = path.suffix.lower()
-    folder = path.is_dir() or not suffix
-    if not folder and suffix not in FORMATS:
+    if path.is_dir() or not suffix:
+        return ""
+    if suffix not in FORMATS:
         raise FfnProbeError(
             f"no report format {path.suffix!r} ({path}); possible: {', '.join(FORMATS)}, or a "
             "folder"
         )
-    made, name, tables = _making(told)
-    if not folder:
-        _write(path, _encoded(made[suffix]()))
-        return path
-    return _folder(path, name, made, tables())
+    return suffix
 
 
 def report_text(told: Told, suffix: str) -> str:

@@ -163,6 +163,12 @@ def test_a_mistake_in_the_budget_costs_no_replay(tmp_path: Path) -> None:
     said = refused("check", "tests.cli.user_code:raising", f"{CODE}:quick", "--budget", limits)
     assert "no measure 'sqnr'" in said
     assert "boom" not in said
+    said = refused(
+        "check", "tests.cli.user_code:raising", f"{CODE}:quick", "--budget",
+        budget(tmp_path, LOOSE), "--junit", tmp_path / "no" / "x.xml",
+    )  # fmt: skip
+    assert "cannot write" in said
+    assert "boom" not in said
 
 
 def test_what_is_no_pair_is_said(pair: Path, tmp_path: Path) -> None:

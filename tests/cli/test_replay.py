@@ -145,6 +145,8 @@ def test_nan_in_the_candidate_alone_is_the_finding(tmp_path: Path) -> None:
         ((f"{CODE}:quick", "--noise", "0"), "'--noise'"),
         ((f"{CODE}:quick", "--tag", "x"), "--tag 'x' is not name=value"),
         ((f"{CODE}:quick", "--mapping", "nowhere.json"), "nowhere.json"),
+        ((f"{CODE}:raising", "--out", "x.pdf"), "no report format '.pdf' (x.pdf)"),
+        ((f"{CODE}:raising", "--out", "no/x.md"), "cannot write no/x.md: no folder no"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
