@@ -14,14 +14,15 @@ from ffn_probe.attribution.attribution import Hypothesis
 from ffn_probe.discover.discover import discover, scan
 from ffn_probe.errors import ExampleError, FfnProbeError, ModelError
 from ffn_probe.probes.attach import chosen_blocks
-from ffn_probe.replay.autopsy.capture import captured, running
+from ffn_probe.replay.autopsy.bugs import Case
+from ffn_probe.replay.autopsy.capture import Rows, captured, running
 from ffn_probe.replay.autopsy.cases import case_of
 from ffn_probe.replay.autopsy.examine import examined
 from ffn_probe.replay.autopsy.finding import Finding
 from ffn_probe.replay.autopsy.mixtures import judged_mixture
-from ffn_probe.replay.autopsy.pairing import paired
+from ffn_probe.replay.autopsy.pairing import Pair, paired
 from ffn_probe.replay.autopsy.residual import judged_layer
-from ffn_probe.replay.autopsy.streams import streams
+from ffn_probe.replay.autopsy.streams import Stream, streams
 from ffn_probe.replay.parts import Parts, parts_of
 from ffn_probe.runs import WHOLE
 
@@ -132,14 +133,7 @@ def autopsy(
         UnknownName: `blocks` or `mapping` names what is not there.
         ExampleError: there are no batches, or a model rejected one.
     """
-    batches = iter(batches) if not isinstance(batches, Sequence) else batches
-    if example is None:
-        first = next(iter(batches), None)
-        if first is None:
-            raise ExampleError("there are no batches; give at least one to run both models on")
-        example = first
-        if not isinstance(batches, Sequence):
-            batches = chain([first], batches)
+    example, batches = _first(batches, example)
     known = tuple(found) if found is not None else discover(reference, example)
     other = _seen(candidate, example) if found_candidate is None else tuple(found_candidate)
     wanted = chosen_blocks(known, blocks, allow_flagged=True)
@@ -151,23 +145,43 @@ def autopsy(
     healthy, unread = _healthy(reference, known)
     findings: list[Finding] = []
     unpaired = [(b.name, reason) for b, reason in (*missing, *silent)]
+    unpaired += [(p.reference.name, unread[p.reference.name]) for p in pairs if _is(p, unread)]
     for pair in pairs:
         name = pair.reference.name
-        if name in unread:
-            unpaired.append((name, unread[name]))
-            continue
-        case = case_of(pair, healthy, reference, candidate)
-        with torch.no_grad():
-            findings.extend(examined(case, pair, seen[name]))
-            if name in around:
-                findings.extend(judged_layer(case, *around[name]))
+        if name in healthy:
+            case = case_of(pair, healthy, reference, candidate)
+            findings += _dense(case, pair, seen[name], around.get(name))
     for pair in mixed:
         try:
-            findings.extend(judged_mixture(pair, reference, candidate, example))
+            findings += judged_mixture(pair, reference, candidate, example)
         except ModelError as error:
             unpaired.append((pair.reference.name, str(error)))
     findings.sort(key=lambda f: f.layer)
     return Autopsy(tuple(findings), tuple(unpaired))
+
+
+def _first(batches: Iterable[Any], example: Any) -> tuple[Any, Iterable[Any]]:
+    """Return what to find the blocks by, and the batches, the first of them included."""
+    if isinstance(batches, Sequence) and batches:
+        return batches[0] if example is None else example, batches
+    rest = iter(batches)
+    first = next(rest, None)
+    if first is None:
+        raise ExampleError("there are no batches; give at least one to run both models on")
+    return first if example is None else example, chain([first], rest)
+
+
+def _is(pair: Pair, unread: Mapping[str, str]) -> bool:
+    return pair.reference.name in unread
+
+
+def _dense(
+    case: Case, pair: Pair, rows: Rows, around: tuple[Stream, Stream] | None
+) -> list[Finding]:
+    """Return the findings of a dense block and of the layer around it."""
+    with torch.no_grad():
+        found = examined(case, pair, rows)
+        return found if around is None else [*found, *judged_layer(case, *around)]
 
 
 def _seen(candidate: nn.Module, example: Any) -> tuple[Block, ...]:

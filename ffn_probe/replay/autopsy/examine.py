@@ -12,6 +12,7 @@ from ffn_probe.replay.autopsy.differing import norm_weights, weights
 from ffn_probe.replay.autopsy.finding import Finding
 from ffn_probe.replay.autopsy.gate_bugs import gate_bugs
 from ffn_probe.replay.autopsy.layout_bugs import layout_bugs
+from ffn_probe.replay.autopsy.loading_bugs import loading_bugs
 from ffn_probe.replay.autopsy.norm_bugs import norm_bugs
 from ffn_probe.replay.autopsy.pairing import Pair
 from ffn_probe.replay.autopsy.permuted import consistent, is_identity, orders, permuted_bugs
@@ -54,7 +55,7 @@ def examined(case: Case, pair: Pair, rows: Rows) -> list[Finding]:
 def _examined(case: Case, pair: Pair, rows: Rows) -> Iterator[Finding]:
     start = pair.entering
     norm = tuple(norm_bugs(case)) if start == "resid" else ()
-    ffn = (*gate_bugs(case), *layout_bugs(case), *permuted_bugs(case), *weight_bugs(case))
+    ffn = _ffn_bugs(case)
     later = (*site_bugs(case),)
     inner = rows.candidate.get("normed")
     if start != "resid" or inner is None or inner.shape != rows.given.shape:
@@ -74,6 +75,11 @@ def _examined(case: Case, pair: Pair, rows: Rows) -> Iterator[Finding]:
     yield _reordered(case, found) if found.status == "floor" else found
 
 
+def _ffn_bugs(case: Case) -> tuple[Bug, ...]:
+    sources = (gate_bugs, layout_bugs, loading_bugs, permuted_bugs, weight_bugs)
+    return tuple(bug for source in sources for bug in source(case))
+
+
 def examined_norm(case: Case, rows: Rows) -> Finding:
     """Return the finding of the norm before a mixture of experts."""
     stage = _stage(case, rows, "resid", "normed", rows.given)
@@ -84,7 +90,7 @@ def examined_norm(case: Case, rows: Rows) -> Finding:
 
 def examined_expert(case: Case, rows: Rows) -> Finding:
     """Return the finding of one expert, from its normed rows to its output."""
-    ffn = (*gate_bugs(case), *layout_bugs(case), *permuted_bugs(case), *weight_bugs(case))
+    ffn = _ffn_bugs(case)
     stage = _stage(case, rows, "normed", "out", rows.given)
     return _judged(case, "ffn", stage, Suspects(ffn, tuple(site_bugs(case)), weights(case)))
 
