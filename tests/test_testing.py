@@ -111,7 +111,7 @@ def test_a_mistake_in_the_budget_is_found_before_the_models_run() -> None:
         assert_no_drift(Never(), Never(), BATCHES, budget={"out.sqnr": ">= 40"})
     with pytest.raises(BudgetError, match="cannot read"):
         assert_no_drift(Never(), Never(), BATCHES, budget="nowhere.toml")
-    with pytest.raises(FfnProbeError, match="no report format '.pdf'"):
+    with pytest.raises(FfnProbeError, match="no report format"):
         assert_no_drift(Never(), Never(), BATCHES, report="x.pdf")
 
 
