@@ -8,8 +8,8 @@ for an AR(1) series with coefficient 0.9 the 95 % interval of a mean holds it 35
 from functools import cache
 
 import numpy as np
+import scipy  # its special functions load when they are first used
 from jaxtyping import Float64, Int64, Num
-from scipy.special import ndtr, stdtrit
 
 from ffn_probe.attribution.attribution import Interval
 from ffn_probe.errors import FfnProbeError
@@ -105,8 +105,8 @@ def _draws(folds: int) -> Int64[np.ndarray, "resamples folds"]:
 @cache
 def _tails(folds: int) -> tuple[float, float]:
     """Return the two quantiles to take, further out the fewer folds there are."""
-    student = stdtrit(folds - 1, (1 + LEVEL) / 2)
-    tail = float(ndtr(-student * np.sqrt(folds / (folds - 1))))
+    student = scipy.special.stdtrit(folds - 1, (1 + LEVEL) / 2)
+    tail = float(scipy.special.ndtr(-student * np.sqrt(folds / (folds - 1))))
     return tail, 1 - tail
 
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy  # its special functions load when they are first used
 from jaxtyping import Float64, Num
-from scipy.special import ndtri
 
 from ffn_probe.attribution.attribution import Factorial, Interval
 from ffn_probe.attribution.bootstrap import LEAST_FOLDS, LEVEL, ratio
@@ -97,7 +97,7 @@ def _effect(
     found = ratio(weights @ table, terms)
     if terms.size >= LEAST_FOLDS or math.isnan(spread):
         return found
-    half = float(ndtri((1 + LEVEL) / 2)) * spread
+    half = float(scipy.special.ndtri((1 + LEVEL) / 2)) * spread
     half *= float(np.sqrt((weights**2).sum() / terms.size))
     return Interval(found.value, found.value - half, found.value + half)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
+import scipy  # its special functions load when they are first used
 from jaxtyping import Float64
-from scipy.special import expit, ndtr
 
 from ffn_probe.attribution.attribution import EXPECTED, INDISTINGUISHABLE, UNEXPLAINED
 from ffn_probe.errors import FfnProbeError, UnknownName
@@ -18,13 +18,19 @@ from ffn_probe.formats import int8_sqnr_db, number_format
 
 Curve = Callable[[Float64[np.ndarray, " n"]], Float64[np.ndarray, " n"]]
 
+
+def _sigmoid(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    found: np.ndarray = scipy.special.expit(x)
+    return found
+
+
 CURVES: Mapping[str, Curve] = {
     "identity": lambda x: x,
     "relu": lambda x: np.maximum(x, 0.0),
     "relu2": lambda x: np.maximum(x, 0.0) ** 2,
-    "silu": lambda x: x * expit(x),
-    "gelu": lambda x: x * ndtr(x),
-    "sigmoid": expit,
+    "silu": lambda x: x * scipy.special.expit(x),
+    "gelu": lambda x: x * scipy.special.ndtr(x),
+    "sigmoid": _sigmoid,
 }
 """Activations by name; a GLU with `identity` is bilinear, with `silu` a SwiGLU."""
 

@@ -18,6 +18,7 @@ from ffn_probe.probes.attach import chosen_blocks
 from ffn_probe.probes.record import moved
 from ffn_probe.replay.pairing import Pairing, borrowed, paired, whole_mixtures
 from ffn_probe.replay.passes import run_model
+from ffn_probe.replay.views import shortened
 from ffn_probe.swaps import Swap, apply
 
 
@@ -100,4 +101,4 @@ def _blocks(
     if found is not None:
         return tuple(found)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return scan(model, moved(example, device)).blocks
+    return scan(model, moved(shortened(example), device)).blocks

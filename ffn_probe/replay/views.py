@@ -318,6 +318,13 @@ def _in_halves(
     return joined, torch.cat([out_one, out_other]) if same else out_one
 
 
+def shortened(batch: Any, tokens: int = 256) -> Any:
+    """Return the first sequences of a batch, about so many tokens: enough to find blocks."""
+    seen = Tokens.of(batch, 0)
+    keep = max(1, tokens // max(seen.length, 1))
+    return _slice(batch, seen.sequences, slice(0, keep)) if seen.known else batch
+
+
 def _slice(batch: Any, count: int, where: slice) -> Any:
     if isinstance(batch, Tensor):
         return batch[where] if batch.dim() and batch.shape[0] == count else batch

@@ -37,6 +37,8 @@ def test_it_finds_what_a_replay_of_whole_models_finds(tmp_path):
     for view in ("local", "stage"):
         a, b = (sums(run.table("paired"), view) for run in (blockwise, whole))
         assert np.allclose(a, b, rtol=1e-4), view
+    folds = [sorted(set(run.table("paired")["fold"])) for run in (blockwise, whole)]
+    assert folds[0] == folds[1] == list(range(6))
     shares = [
         r.table("effects")
         .query("analysis == 'shapley'")

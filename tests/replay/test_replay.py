@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,10 @@ def test_a_swap_makes_the_candidate_and_its_two_by_two(tmp_path):
     patch = effects(run, "patch")["value"]
     assert cells[-1, "v11", "error"] == pytest.approx(patch[-1, "none", "error"], rel=1e-5)
     assert Swap.from_dict(run.manifest.paired["swap"]) == swap
+    norm = Swap(norm="rmsnorm")
+    alone = replay(reference, None, batches(), to=tmp_path / "n", swap=norm, options=QUICK)
+    whole = effects(alone, "patch")["value"][-1, "none", "error"]
+    assert cells[-1, "v10", "error"] == pytest.approx(whole, rel=1e-5)
     assert {"norm", "activation"} == {
         part for (layer, part, _), row in effects(run, "shapley").iterrows()
         if layer == 1 and row["value"] > 0 and part in {"norm", "activation", "w_up", "w_down"}
@@ -245,6 +250,17 @@ def test_an_encoder_and_a_decoder(tmp_path):
     assert errors(run, "end").max() == 0
 
 
+def test_a_block_without_its_activation_is_read_through_the_reference_s_taps(tmp_path):
+    candidate = load("ln-gelu")
+    ffn = candidate.layers[2].ffn
+    ffn.forward = MethodType(lambda self, x: self.down(self.up(x)), ffn)
+    run = replay(load("ln-gelu"), candidate, batches(), to=tmp_path / "r", options=QUICK)
+    assert errors(run, "stage").gt(0).loc[2].to_dict() == {
+        "gate": False, "hidden": True, "normed": False, "out": False,
+    }  # fmt: skip
+    assert run.explain().first_bad == (2, "layers.2.ffn", "activation")
+
+
 # ---- bad input --------------------------------------------------------------------------
 
 
@@ -284,6 +300,8 @@ def test_another_depth_is_met_at_equal_depth(tmp_path):
         ("model.layers.1.mlp", "model.layers.3.mlp"),
     ]
     assert any("equal relative depth" in text for text in run.manifest.warnings)
+    reasons = set(run.table("paired").query("view == 'end'")["reason"])
+    assert reasons == {"the models have different numbers of layers"}
 
 
 def test_nan_in_one_model_is_seen_first_where_it_begins(tmp_path):

@@ -5,9 +5,10 @@ import torch
 
 from ffn_probe import discover
 from ffn_probe.replay.pairing import paired
-from ffn_probe.replay.passes import groups
+from ffn_probe.replay.passes import capture, groups
 from ffn_probe.replay.tokens import Tokens
 from ffn_probe.replay.views import Views
+from ffn_probe.swaps.interpose import readers
 from sample_runs.tiny_lm import TinyLM, held_back, load
 from tests.replay.planted import state_of, with_quick_gelu, with_rms_norms, with_scaled
 
@@ -103,6 +104,25 @@ def test_neither_model_is_changed():
         assert not any("forward" in vars(module) for module in model.modules())
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert torch.equal(random, torch.random.get_rng_state())
+
+
+def test_a_candidate_that_writes_into_its_input_does_not_reach_what_was_captured():
+    reference, candidate = load("ln-gelu"), load("ln-gelu")
+    norm = candidate.layers[1].ffn_norm
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = type(norm).forward(norm, x)
+        x.zero_()
+        return y
+
+    norm.forward = forward
+    batch = held_back(count=1, sequences=2, length=32)[0]
+    blocks = discover(reference, batch)
+    pairs, tokens = paired(blocks, blocks).pairs, Tokens.of(batch, 0)
+    with torch.no_grad():
+        shown = Views(reference, candidate).add(batch, tokens, pairs, noise=False)
+    fresh, _ = capture(reference, batch, [e for block in blocks for e in readers(block)])
+    assert all(torch.equal(shown.roles[key], value) for key, value in fresh.items())
 
 
 def test_groups_fit_the_budget_and_hold_one_block_at_least():
