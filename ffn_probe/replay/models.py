@@ -16,9 +16,9 @@ from ffn_probe.discover.calling import undisturbed
 from ffn_probe.errors import CompareError, FfnProbeError, ModelError
 from ffn_probe.probes.attach import chosen_blocks
 from ffn_probe.probes.record import moved
+from ffn_probe.replay.halves import shortened
 from ffn_probe.replay.pairing import Pairing, borrowed, paired, whole_mixtures
 from ffn_probe.replay.passes import run_model
-from ffn_probe.replay.views import shortened
 from ffn_probe.swaps import Swap, apply
 
 

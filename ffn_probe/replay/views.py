@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ffn_probe.anatomy import ROLES, Block
+from ffn_probe.replay.halves import in_halves
 from ffn_probe.replay.pairing import BlockPair
 from ffn_probe.replay.passes import Captured, Key, capture, look
 from ffn_probe.replay.sums import PairSums
@@ -204,7 +204,7 @@ class Views:
         if self.noise_model is not None:
             again, output = capture(self.noise_model, batch, entries)
         else:
-            again, output = _in_halves(self.reference, batch, tokens, entries)
+            again, output = in_halves(self.reference, batch, tokens, entries)
         for key, value in again.items():
             own = shown.get(key)
             if own is not None and own.shape == value.shape and key[0] not in mixed:
@@ -294,42 +294,3 @@ def _fits(pair: BlockPair, shown: Captured, ends: Captured) -> bool:
     a, b = shown.get((pair.a.name, _OUT, -1, 0)), ends.get((pair.b.name, _OUT, -1, 0))
     experts = bool(pair.a.experts)
     return (a is not None and b is not None and a.shape == b.shape) or experts
-
-
-def _in_halves(
-    model: nn.Module, batch: Any, tokens: Tokens, entries: Sequence[tuple[Block, Any]]
-) -> tuple[Captured, Tensor]:
-    """Return what a model shows when each half of the batch is run alone, put together."""
-    cut = tokens.sequences // 2
-    if cut == 0:
-        return capture(model, batch, entries)
-    parts = [
-        capture(model, _slice(batch, tokens.sequences, where), entries)
-        for where in (slice(0, cut), slice(cut, None))
-    ]
-    (one, out_one), (other, out_other) = parts
-    joined: Captured = {}
-    for key, value in one.items():
-        rest = other.get(key)
-        axis = 1 if value.dim() >= 3 and value.shape[0] == tokens.length != cut else 0
-        if rest is not None:
-            joined[key] = torch.cat([value, rest], axis)
-    same = out_one.shape[1:] == out_other.shape[1:]
-    return joined, torch.cat([out_one, out_other]) if same else out_one
-
-
-def shortened(batch: Any, tokens: int = 256) -> Any:
-    """Return the first sequences of a batch, about so many tokens: enough to find blocks."""
-    seen = Tokens.of(batch, 0)
-    keep = max(1, tokens // max(seen.length, 1))
-    return _slice(batch, seen.sequences, slice(0, keep)) if seen.known else batch
-
-
-def _slice(batch: Any, count: int, where: slice) -> Any:
-    if isinstance(batch, Tensor):
-        return batch[where] if batch.dim() and batch.shape[0] == count else batch
-    if hasattr(batch, "items"):
-        return {k: _slice(v, count, where) for k, v in batch.items()}
-    if isinstance(batch, tuple | list):
-        return type(batch)(_slice(v, count, where) for v in batch)
-    return batch
