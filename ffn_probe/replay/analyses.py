@@ -17,6 +17,7 @@ from ffn_probe.discover.blocks import TOLERANCES
 from ffn_probe.errors import ModelError
 from ffn_probe.replay.effects import EffectKey, Effects
 from ffn_probe.replay.format_laws import law_of
+from ffn_probe.replay.gating import scale_ratio
 from ffn_probe.replay.norming import kind_of, norm_split
 from ffn_probe.replay.pairing import BlockPair
 from ffn_probe.replay.parts import Parts, parts_of
@@ -106,7 +107,8 @@ class Analyses:
             self._activation(pair, role, value, own)
             if self.tokens is not None and role in self.quantize and own.shape == value.shape:
                 self._format(pair, role, self.tokens.rows(own), self.tokens.rows(value)[0])
-        if view == "end" and pair.reason and own is not None:
+        unlike = pair.reason or pair.a.kind != pair.b.kind
+        if view == "end" and unlike and own is not None:
             self._distribution(pair, role, own, value)
         if view == "end" and self.tokens is not None:
             self._align(pair.b, "candidate", pair.a.name, role, value)
@@ -225,6 +227,7 @@ class Analyses:
                 for metric, value in (("expected", expected), ("observed", observed)):
                     key = EffectKey(layer, name, "hidden", "theory", part, metric)
                     self.effects.put(key, 0, value, count)
+        self._scales(pairs)
         for (name, role), (a, b) in self.histograms.items():
             for metric, distance in _DISTANCES.items():
                 key = EffectKey(
@@ -238,6 +241,15 @@ class Analyses:
             }
             for name, held in self.gates.items()
         ]  # fmt: skip
+
+    def _scales(self, pairs: Mapping[str, BlockPair]) -> None:
+        """Add how the norm of hidden changes where an MLP meets a GLU, beside theory."""
+        for name, pair in pairs.items():
+            gates, hidden = (self.histograms.get((name, role)) for role in ("gate", "hidden"))
+            found = scale_ratio(pair.a, pair.b, gates, hidden) if gates and hidden else None
+            for metric, value in zip(("expected", "observed"), found or (), strict=False):
+                key = EffectKey(pair.a.layer, name, "hidden", "theory", "std_ratio", metric)
+                self.effects.put(key, 0, value, 1)
 
 
 def _histogram(value: Tensor, tokens: Tokens | None) -> BitHistogram:

@@ -4,7 +4,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ffn_probe.replay import Options, replay
 from ffn_probe.runs import Run
-from sample_runs.tiny_lm import held_back, load
+from sample_runs.tiny_lm import VARIANTS, TinyLM, held_back, load
 from tests.discover.architectures import ARCHITECTURES
 
 ONCE = Options(noise=1, patch=0, rows=64)
@@ -50,6 +50,26 @@ def test_trained_gates_of_another_mean_are_outside_of_that_theory(tmp_path):
     model = load("rms-swiglu")
     run = replay(model, model, held_back(count=1, sequences=2), to=tmp_path / "r", options=ONCE)
     assert not any(part.startswith("mean_hidden") for _, part, _ in theory(run))
+
+
+@pytest.mark.parametrize("std", [0.02, 0.1])
+def test_a_glu_in_place_of_an_mlp_rescales_as_theory_says(std, tmp_path):
+    fresh = []
+    for name in ("ln-gelu", "ln-swiglu"):
+        torch.manual_seed(1)
+        model = TinyLM(VARIANTS[name]).eval()
+        with torch.no_grad():
+            for path, parameter in model.named_parameters():
+                if ".ffn." in path:
+                    parameter.normal_(std=std)
+        fresh.append(model)
+    run = replay(*fresh, held_back(count=2, sequences=2), to=tmp_path / "r", options=ONCE)
+    for layer in range(4):
+        expected, seen = (theory(run)[layer, "std_ratio", m] for m in ("expected", "observed"))
+        assert seen == pytest.approx(expected, rel=0.1)
+        assert seen < 0.8
+    (told,) = [t for t in run.explain().blocks[0].theory if t.name == "std_ratio"]
+    assert told.verdict == "expected"
 
 
 def test_parts_that_do_not_make_the_block_are_not_used(tmp_path):
