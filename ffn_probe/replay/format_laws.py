@@ -25,7 +25,7 @@ def law_of(text: str) -> Law | None:
     """Return the law of "format:granularity", None where there is none.
 
     >>> import torch
-    >>> float(law_of("int8:tensor")(torch.tensor([[127.0, 1.0]]))) * 12
+    >>> round(float(law_of("int8:tensor")(torch.tensor([[127.0, 1.0]]))) * 12, 6)
     2.0
     """
     name, _, scope = text.partition(":")

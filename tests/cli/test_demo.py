@@ -53,7 +53,12 @@ def test_the_demo_works_and_works_again(tmp_path: Path) -> None:
     assert (to / "drift.html").stat().st_size > 10_000
     runs = {path.parent.relative_to(to).as_posix() for path in to.rglob("run.json")}
     samples = {f"recorded/{norm}-{act}" for norm in ("ln", "rms") for act in ("gelu", "swiglu")}
-    assert runs == {"rms-swiglu", "all-MiniLM-L6-v2"} | samples
+    replays = {"planted", "swap-exact", "swap-naive", "trained-apart"}
+    samples |= {f"recorded/{name}" for name in replays}
+    assert runs == {"rms-swiglu", "all-MiniLM-L6-v2", "why"} | samples
+    told = Run.open(to / "why").explain()
+    assert (told.status, told.first_bad) == ("bug", (3, "encoder.layer.3", "activation"))
+    assert (to / "why.html").stat().st_size > 10_000
     pretrained = Run.open(to / "all-MiniLM-L6-v2")
     assert pretrained.manifest.model["class"] == "BertModel"
     assert [block.activation for block in pretrained.blocks] == ["gelu"] * 6
