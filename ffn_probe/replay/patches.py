@@ -109,7 +109,7 @@ class _Patching:
         self._add(self.reference, puts, "in", pair.a.layer, pair.a.name)
 
     def stages(self, pair: BlockPair) -> None:
-        """Add what is left with one part of one block put back."""
+        """Add what is left with one part of one block put back, and what one put in makes."""
         a, b = self.parts(pair)
         if (a.value is None) != (b.value is None):
             return
@@ -118,6 +118,8 @@ class _Patching:
             rest = frozenset(set(players_of(a)) - {player})
             put = [(pair.b, block_of_parts(mixed(a, b, rest)))]
             self._add(self.candidate, put, f"back:{player}", pair.a.layer, pair.a.name)
+            put = [(pair.a, block_of_parts(mixed(a, b, frozenset({player}))))]
+            self._add(self.reference, put, f"in:{player}", pair.a.layer, pair.a.name)
 
     def bisect(self, ready: Sequence[BlockPair]) -> BlockPair:
         """Return the pair at which most of the drift enters."""

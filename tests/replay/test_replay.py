@@ -77,6 +77,7 @@ def test_a_planted_bug_is_the_only_local_error_and_its_patch_the_only_repair(tmp
     assert patch[1, "in", "error"] == pytest.approx(whole, rel=1e-4)
     assert patch[2, "back", "error"] == pytest.approx(whole, rel=1e-4)
     assert patch[1, "back:activation", "error"] < 1e-6 * whole
+    assert patch[1, "in:activation", "error"] == pytest.approx(whole, rel=1e-4)
     shares = effects(run, "shapley")["value"]
     assert shares[1, "activation", "error"] == pytest.approx(shares[1, "total", "error"])
 
