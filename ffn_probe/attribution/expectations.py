@@ -19,9 +19,9 @@ from ffn_probe.attribution.theory import verdict
 TOLERANCE_DB = 0.5
 """Two levels of an error agree when their powers are within 12 %."""
 
-_FORMAT_DB = 1.0
-"""Laws of formats take the values for dense and smooth: seven densities read 31.5-31.9 dB of
-e4m3, and rows of a hundred channels up to 32.0."""
+_LAW_DB = {"e4m3": 1.0}
+"""The law of e4m3 takes the values for dense and smooth in every octave: seven densities read
+31.5-31.9 dB, and rows of a hundred channels up to 32.0."""
 
 TOLERANCE = 0.1
 """A ratio or mean agrees with theory within 10 % of it, or when its interval holds it."""
@@ -95,7 +95,8 @@ def _format(tables: PairTables, block: str, part: str, metrics: Mapping[str, Eff
     role = part.partition(":")[2]
     energies = [metrics[name].total for name in ("expected_error", "error", "energy")]
     floor = tables.floor_db(block, role)
-    return _level(part, *energies, floor=floor, tolerance=_FORMAT_DB)
+    tolerance = _LAW_DB.get(part.partition(":")[0], TOLERANCE_DB)
+    return _level(part, *energies, floor=floor, tolerance=tolerance)
 
 
 def _level(

@@ -4,7 +4,7 @@ A Pass runs a model once while tensors of some blocks are read or written. Nothi
 is changed afterwards. Tensors are kept for as long as one batch of the chosen blocks needs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -114,11 +114,6 @@ def capture(
 
     output = look(model, batch, entries, keep, name=name)
     return found, output
-
-
-def bytes_of(captured: Mapping[Key, Tensor]) -> int:
-    """Return the memory of captured tensors."""
-    return sum(t.numel() * t.element_size() for t in captured.values())
 
 
 def estimated_bytes(block: Block, tokens: int, size: int = 4) -> int:

@@ -246,10 +246,6 @@ def _effects(found: Factorial) -> Chart:
     return Chart(svg, unit + word, (effects, _cells(found)))
 
 
-def _part(value: float, whole: float) -> str:
-    return percent(value / whole) if whole else "-"
-
-
 def _cells(found: Factorial) -> Numbers:
     one, other = found.factors
     v00, v10, v01, v11 = map(number, found.cells)
