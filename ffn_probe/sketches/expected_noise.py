@@ -1,5 +1,6 @@
 """The noise of an elementwise number format, integrated over the bins of a histogram."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, runtime_checkable
 
@@ -58,13 +59,13 @@ def square_errors(
     """
     if not 0 < scale < np.inf:
         raise SketchError(f"a scale is a positive number, not {scale}")
-    grid = magnitudes(number_format)
+    grid = _rounding(number_format)
     left, right = inner / scale, outer / scale
     width = right - left
     wide = width > 0
     area = _area(right, grid) - _area(left, grid)
-    at = np.searchsorted((grid[:-1] + grid[1:]) / 2, left, side="right")
-    error = np.where(wide, area / np.where(wide, width, 1.0), (left - grid[at]) ** 2)
+    at = np.searchsorted(grid.starts[1:], left, side="right")
+    error = np.where(wide, area / np.where(wide, width, 1.0), (left - grid.numbers[at]) ** 2)
     squares: np.ndarray = np.maximum(error, 0.0) * scale * scale
     return squares
 
@@ -121,15 +122,45 @@ def _float_numbers(
     return numbers
 
 
-def _area(
-    x: Float64[np.ndarray, " bins"], grid: Float64[np.ndarray, " numbers"]
-) -> Float64[np.ndarray, " bins"]:
+@dataclass(frozen=True, slots=True)
+class _Rounding:
+    """The numbers of a format from 0 up, what rounds to each, and the error below it."""
+
+    numbers: Float64[np.ndarray, " numbers"]
+    starts: Float64[np.ndarray, " numbers"]  # the least that rounds to each
+    before: Float64[np.ndarray, " numbers"]  # integral of the squared error up to its start
+
+
+def _rounding(form: NumberFormat) -> _Rounding:
+    magnitudes(form)  # raises for a format of blocks
+    if form.kind == "int":
+        return _integrated_whole(float(form.max))
+    return _integrated_float(
+        float(form.max), float(form.min_normal), float(form.min_subnormal), form.mantissa_bits
+    )
+
+
+@cache
+def _integrated_whole(largest: float) -> _Rounding:
+    return _integrated(_whole_numbers(largest))
+
+
+@cache
+def _integrated_float(
+    largest: float, min_normal: float, min_subnormal: float, mantissa_bits: int
+) -> _Rounding:
+    return _integrated(_float_numbers(largest, min_normal, min_subnormal, mantissa_bits))
+
+
+def _integrated(numbers: Float64[np.ndarray, " numbers"]) -> _Rounding:
+    starts = np.r_[0.0, (numbers[:-1] + numbers[1:]) / 2]
+    pieces = ((starts[1:] - numbers[:-1]) ** 3 - (starts[:-1] - numbers[:-1]) ** 3) / 3
+    return _Rounding(numbers, starts, np.r_[0.0, np.cumsum(pieces)])
+
+
+def _area(x: Float64[np.ndarray, " bins"], grid: _Rounding) -> Float64[np.ndarray, " bins"]:
     """Return the integral of (t - Q(t))^2 from 0 to x, a cubic between rounding thresholds."""
-    thresholds = (grid[:-1] + grid[1:]) / 2
-    starts = np.r_[0.0, thresholds]
-    pieces = ((thresholds - grid[:-1]) ** 3 - (starts[:-1] - grid[:-1]) ** 3) / 3
-    before = np.r_[0.0, np.cumsum(pieces)]
-    at = np.searchsorted(thresholds, x, side="right")
-    rest = ((x - grid[at]) ** 3 - (starts[at] - grid[at]) ** 3) / 3
-    area: np.ndarray = before[at] + rest
+    at = np.searchsorted(grid.starts[1:], x, side="right")
+    rest = ((x - grid.numbers[at]) ** 3 - (grid.starts[at] - grid.numbers[at]) ** 3) / 3
+    area: np.ndarray = grid.before[at] + rest
     return area
