@@ -9,7 +9,7 @@ import pandas as pd
 from ffn_probe.attribution.attribution import Attribution
 from ffn_probe.attribution.pair_measures import pair_measures
 from ffn_probe.errors import FfnProbeError
-from ffn_probe.report.gate_error import GateError
+from ffn_probe.figures.gate_error import GateError
 from ffn_probe.report.words import facts
 from ffn_probe.runs import Run
 

@@ -5,7 +5,24 @@ import re
 from collections.abc import Mapping
 
 from ffn_probe.attribution.attribution import Attribution, BlockAttribution, Interval
-from ffn_probe.report.words import INFINITY, MINUS, number
+from ffn_probe.figures.numbers import axis_percent, decibels, number, percent
+
+__all__ = [
+    "MARKS",
+    "TELLING",
+    "axis_percent",
+    "between",
+    "decibels",
+    "in_short",
+    "marked",
+    "named",
+    "output_drifts",
+    "parted",
+    "percent",
+    "sentences",
+    "where",
+    "worst",
+]
 
 MARKS: Mapping[str, tuple[str, str]] = {
     "indistinguishable": ("\u2713", "PASS"), "expected": ("\u2248", "a"),
@@ -28,47 +45,12 @@ def marked(status: str) -> str:
     return f"{sign} {status}".strip()
 
 
-def decibels(value: float) -> str:
-    """Return dB with one decimal.
-
-    >>> decibels(33.333), decibels(float("inf")), decibels(float("nan"))
-    ('33.3', '∞', '-')
-    """
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return (MINUS if value < 0 else "") + INFINITY
-    return f"{value:.1f}".replace("-", MINUS)
-
-
-def percent(value: float) -> str:
-    r"""Return a share as per cent with one decimal; beyond 1000 % at three digits.
-
-    >>> percent(0.9941), percent(-0.012), percent(-1e-9), percent(69.609), percent(float("nan"))
-    ('99.4 %', '\u22121.2 %', '0.0 %', '6960 %', '-')
-    """
-    if not math.isfinite(value):
-        return decibels(value)
-    if abs(value) >= 10:
-        return number(100 * value) + " %"
-    return decibels(round(100 * value, 1) + 0.0) + " %"
-
-
 def between(interval: Interval, *, share: bool = True) -> str:
     """Return the ends of an interval, a dash when there were too few folds for one."""
     if math.isnan(interval.low) or math.isnan(interval.high):
         return "-"
     write = percent if share else number
     return f"{write(interval.low)} to {write(interval.high)}"
-
-
-def axis_percent(value: float) -> str:
-    """Return a share as a label of an axis.
-
-    >>> axis_percent(0.5), axis_percent(1.0)
-    ('50 %', '100 %')
-    """
-    return f"{100 * value:.0f} %".replace("-", MINUS)
 
 
 def sentences(text: str) -> list[str]:

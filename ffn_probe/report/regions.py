@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from ffn_probe.attribution.attribution import Region
+from ffn_probe.figures.gate_error import GateError
 from ffn_probe.figures.theme import CANDIDATE
 from ffn_probe.report.axes import LEFT, box, fitted, legend, line, marks, text, width_of
-from ffn_probe.report.gate_error import GateError
 from ffn_probe.report.paired_words import percent
 from ffn_probe.report.svg import hover, opened
 from ffn_probe.report.words import number

@@ -1,30 +1,25 @@
 """Numbers and rows as the reports write them."""
 
-import math
-
 from ffn_probe.compare import STATISTICS, Change, Drift, SiteDrift
+from ffn_probe.figures.numbers import INFINITY, MINUS, number
 from ffn_probe.runs import Manifest
 
-MINUS, INFINITY, TIMES = "\u2212", "\u221e", "\u00d7"
+__all__ = [
+    "INFINITY",
+    "MINUS",
+    "TIMES",
+    "counts",
+    "definitions",
+    "drifted",
+    "facts",
+    "number",
+    "place",
+    "shortened",
+    "times",
+]
+
+TIMES = "\u00d7"
 _LONGEST = 240  # characters of a setting
-
-
-def number(value: float | None, *, signed: bool = False) -> str:
-    """Return a number at three significant digits; a dash for none.
-
-    >>> number(1638.4), number(1.5e-7), number(0.25, signed=True)
-    ('1640', '1.5e-07', '+0.25')
-    """
-    if value is None or math.isnan(value):
-        return "-"
-    sign = MINUS if value < 0 else "+" if signed and value > 0 else ""
-    size = abs(value)
-    if math.isinf(size):
-        return sign + INFINITY
-    text = f"{size:.3g}"
-    if "e+" in text and size < 1e6:
-        text = f"{float(text):.0f}"
-    return sign + text
 
 
 def times(change: Change) -> str:

@@ -18,7 +18,7 @@ from ffn_probe.attribution.attribution import (
     StageError,
     Theory,
 )
-from ffn_probe.report.gate_error import GateError
+from ffn_probe.figures.gate_error import GateError
 from ffn_probe.sketches.bit_codes import bit_codes
 
 NAN, INF = math.nan, math.inf

@@ -13,8 +13,8 @@ import pytest
 
 from ffn_probe.attribution.attribution import Attribution, Cause, Interval, Theory
 from ffn_probe.errors import FfnProbeError
+from ffn_probe.figures.gate_error import GateError
 from ffn_probe.report import report
-from ffn_probe.report.gate_error import GateError
 from ffn_probe.report.paired import Story
 from ffn_probe.report.paired_markdown import to_markdown
 from ffn_probe.report.paired_page import to_html
