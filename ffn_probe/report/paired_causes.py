@@ -7,23 +7,28 @@ from ffn_probe.attribution.attribution import (
     Factorial,
     Hypothesis,
     Interval,
-    Region,
 )
 from ffn_probe.report.bars import spans_svg
 from ffn_probe.report.paired import Story
+from ffn_probe.report.paired_numbers import (
+    cause_numbers,
+    cell_numbers,
+    effect_numbers,
+    effects,
+    hypothesis_numbers,
+    norm_numbers,
+    other_cause_numbers,
+    other_region_numbers,
+    region_numbers,
+    theory_numbers,
+)
 from ffn_probe.report.paired_words import (
-    between,
-    decibels,
-    marked,
-    named,
     parted,
-    percent,
     where,
     worst,
 )
 from ffn_probe.report.regions import gate_svg
 from ffn_probe.report.section import Chart, Numbers, Section
-from ffn_probe.report.words import number
 
 _CAUSES = (
     "Shapley shares of the block's own error energy: every part taken from the candidate in "
@@ -48,16 +53,6 @@ _HYPOTHESES = (
 _PICTURES = 6
 _LAYERS = 12  # layers named in a sentence
 _ROWS = 40  # hypotheses in the table
-
-_CAUSE_HEAD = "part, share, 95 % interval, error energy"
-_SPLIT_HEAD = "layer, block, part, share, 95 % interval, error energy"
-_THEORY_HEAD = "verdict, layer, what, expected, observed, unit, tolerance, source"
-_REGION_HEAD = "region, from, to, share of the error, share of the gate"
-_EFFECT_HEAD = "effect, value, 95 % interval, share of the total"
-_HYPOTHESIS_HEAD = (
-    "verdict, layer, hypothesis, stage, predicted dB, measured dB, after the fix dB, floor dB, "
-    "block"
-)
 
 
 # ---- shares -----------------------------------------------------------------------------
@@ -92,31 +87,14 @@ def _causes_of(block: BlockAttribution) -> Chart:
     title = f"Shares of the parts of {where(block)}"
     svg = spans_svg(rows, title=title, unit="share of the block's own error",
                     hollow=not block.separable)  # fmt: skip
-    return Chart(svg, where(block), (_cause_table(block),))
-
-
-def _cause_table(block: BlockAttribution) -> Numbers:
-    right = ("share", "95 % interval", "error energy")
-    return Numbers.of(_CAUSE_HEAD, _cause_rows(block), right=right)
+    return Chart(svg, where(block), (cause_numbers(block),))
 
 
 def _other_causes(blocks: list[BlockAttribution]) -> tuple[Numbers, ...]:
     """Return the shares of the blocks without a picture, in one table."""
     if not blocks:
         return ()
-    rows = [(str(b.layer), named(b.block), *row) for b in blocks for row in _cause_rows(b)]
-    right = ("layer", "share", "95 % interval", "error energy")
-    caption = f"The {len(blocks)} other blocks"
-    return (Numbers.of("layer, block, " + _CAUSE_HEAD, rows, right=right, caption=caption),)
-
-
-def _cause_rows(block: BlockAttribution) -> list[tuple[str, ...]]:
-    rows = [
-        (parted(c.part), percent(c.share.value), between(c.share), number(c.energy))
-        for c in block.causes
-    ]
-    word = "" if block.separable else " (not separable)"
-    return [*rows, ("interaction" + word, percent(block.interaction), "-", "-")]
+    return (other_cause_numbers(blocks),)
 
 
 def norm(story: Story) -> Section | None:
@@ -126,14 +104,7 @@ def norm(story: Story) -> Section | None:
         return None
     shown = [b for b in worst(story.attribution, _PICTURES) if b.norm_split] or told[:1]
     charts = tuple(_norm_chart(b) for b in shown)
-    rows = [
-        (str(b.layer), named(b.block), parted(c.part), percent(c.share.value), between(c.share),
-         number(c.energy))
-        for b in told
-        for c in b.norm_split
-    ]  # fmt: skip
-    right = ("layer", "share", "95 % interval", "error energy")
-    table = Numbers.of(_SPLIT_HEAD, rows, right=right)
+    table = norm_numbers(told)
     return Section("LayerNorm to RMSNorm", (_NORM,), charts, (table,), small=True)
 
 
@@ -165,27 +136,14 @@ def _regions_of(story: Story, block: BlockAttribution) -> Chart:
         svg = spans_svg(
             rows, title=f"Error by region in {where(block)}", unit="share of the error"
         )
-    return Chart(svg, where(block), (_region_table(block),))
-
-
-def _region_table(block: BlockAttribution) -> Numbers:
-    right = ("from", "to", "share of the error", "share of the gate")
-    return Numbers.of(_REGION_HEAD, map(_region, block.regions), right=right)
+    return Chart(svg, where(block), (region_numbers(block),))
 
 
 def _other_regions(blocks: list[BlockAttribution]) -> tuple[Numbers, ...]:
     """Return the regions of the blocks without a picture, in one table."""
     if not blocks:
         return ()
-    rows = [(str(b.layer), named(b.block), *_region(r)) for b in blocks for r in b.regions]
-    right = ("layer", "from", "to", "share of the error", "share of the gate")
-    caption = f"The {len(blocks)} other blocks"
-    return (Numbers.of("layer, block, " + _REGION_HEAD, rows, right=right, caption=caption),)
-
-
-def _region(region: Region) -> tuple[str, ...]:
-    return (region.name, number(region.low), number(region.high), percent(region.share),
-            percent(region.gate_share))  # fmt: skip
+    return (other_region_numbers(blocks),)
 
 
 # ---- theory -----------------------------------------------------------------------------
@@ -198,17 +156,11 @@ def theory(story: Story) -> Section | None:
     if not found:
         return None
     ranked = sorted(found, key=lambda pair: pair[1].verdict != "unexplained")
-    rows = [
-        (marked(t.verdict), layer, t.name, number(t.expected), number(t.observed),
-         t.unit, number(t.tolerance), t.source)
-        for layer, t in ranked
-    ]  # fmt: skip
     lost = sum(t.verdict == "unexplained" for _, t in found)
     text = (
         f"Unexplained, that is further from theory than the tolerance: {lost} of {len(found)}.",
     )
-    right = ("layer", "expected", "observed", "tolerance")
-    table = Numbers.of(_THEORY_HEAD, rows, right=right)
+    table = theory_numbers(ranked)
     return Section("Theory beside observation", text, numbers=(table,))
 
 
@@ -225,34 +177,12 @@ def factorial(story: Story) -> Section | None:
 
 
 def _effects(found: Factorial) -> Chart:
-    main = zip(found.factors, found.main, strict=True)
-    rows = [*main, ("interaction", found.interaction), ("total", found.total)]
+    rows = effects(found)
     unit = f"{found.metric}, {found.unit}"
     svg = spans_svg(rows, title=f"Effects on {found.metric}", unit=unit, share=False,
                     hollow=not found.separable)  # fmt: skip
-    whole = found.total.value
-    table = [
-        (
-            name,
-            number(v.value),
-            between(v, share=False),
-            percent(v.value / whole) if whole else "-",
-        )
-        for name, v in rows
-    ]
-    right = ("value", "95 % interval", "share of the total")
     word = "" if found.separable else ": not separable"
-    effects = Numbers.of(_EFFECT_HEAD, table, right=right)
-    return Chart(svg, unit + word, (effects, _cells(found)))
-
-
-def _cells(found: Factorial) -> Numbers:
-    one, other = found.factors
-    v00, v10, v01, v11 = map(number, found.cells)
-    head = (found.metric, f"{other} kept", f"{other} swapped")
-    rows = ((f"{one} kept", v00, v01), (f"{one} swapped", v10, v11))
-    caption = f"{found.metric} of the four models, {found.unit}"
-    return Numbers(head, rows, frozenset({1, 2}), caption)
+    return Chart(svg, unit + word, (effect_numbers(found), cell_numbers(found)))
 
 
 # ---- hypotheses -------------------------------------------------------------------------
@@ -264,13 +194,6 @@ def hypotheses(story: Story) -> Section | None:
     if not found:
         return None
     ranked = sorted(found, key=lambda h: (not h.reached, _left(h.after_db)))
-    rows = [
-        (marked("fits" if h.reached else "excluded"), str(h.layer), h.name, h.stage,
-         *map(decibels, (h.predicted_db, h.measured_db, h.after_db, h.floor_db)),
-         named(h.block))
-        for h in ranked[:_ROWS]
-    ]  # fmt: skip
-    right = ("layer", "predicted dB", "measured dB", "after the fix dB", "floor dB")
     reached = [h for h in ranked if h.reached]
     text = (
         _HYPOTHESES,
@@ -279,7 +202,7 @@ def hypotheses(story: Story) -> Section | None:
     )
     more = len(ranked) - _ROWS
     caption = f"The best {_ROWS}; {more} more fit worse." if more > 0 else ""
-    table = Numbers.of(_HYPOTHESIS_HEAD, rows, right=right, caption=caption)
+    table = hypothesis_numbers(ranked[:_ROWS], caption=caption)
     return Section("Which bug it is", text, numbers=(table,))
 
 
