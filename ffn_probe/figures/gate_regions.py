@@ -1,0 +1,70 @@
+"""Where on the gate's axis an activation's error falls, over the gate's histogram."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float64
+
+from ffn_probe.attribution.attribution import Region
+from ffn_probe.figures.canvas import FAINT, INK, framed
+from ffn_probe.figures.gate_error import GateError
+from ffn_probe.figures.numbers import number, percent
+from ffn_probe.figures.theme import CANDIDATE
+
+
+def gate_regions_chart(gate: GateError, regions: Sequence[Region]) -> go.Figure:
+    """Return the densities of the gate, of the observed error and of the expected one.
+
+    All are shares per unit of the gate, so that their areas can be compared; dotted lines
+    are the ends of the regions, which carry their share of the error.
+    """
+    edges, (values, error, expected) = gate.densities()
+    figure = go.Figure()
+    for heights, name, line, fill in (
+        (values, "gate values", {"color": FAINT, "width": 1}, "tozeroy"),
+        (error, "error, observed", {"color": CANDIDATE, "width": 2}, None),
+        (expected, "error, expected of the formulas",
+         {"color": INK, "width": 1.5, "dash": "dot"}, None),
+    ):  # fmt: skip
+        x, y = _steps(edges, heights)
+        figure.add_scatter(
+            x=x.astype(np.float32), y=y.astype(np.float32), mode="lines", name=name, line=line,
+            fill=fill, fillcolor=FAINT,
+            hovertemplate="gate %{x:.3g}: %{y:.3g} per unit<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    low, high = float(edges[0]), float(edges[-1])
+    for region in regions:
+        _mark(figure, region, low, high)
+    figure.update_xaxes(title="value of the gate, in its unit", range=[low, high])
+    figure.update_yaxes(title="share per unit of the gate", rangemode="tozero")
+    return framed(figure, height=340, margin={"t": 78})
+
+
+def _mark(figure: go.Figure, region: Region, low: float, high: float) -> None:
+    if math.isnan(region.low) or math.isnan(region.high):
+        return
+    left, right = max(region.low, low), min(region.high, high)
+    if right <= left:
+        return
+    for end in (region.low, region.high):
+        if low < end < high:
+            figure.add_vline(x=end, line={"color": INK, "width": 1, "dash": "dot"})
+    words = (
+        f"{escape(region.name)} ({number(region.low)} to {number(region.high)}): "
+        f"{percent(region.share)} of the error on {percent(region.gate_share)} of the values"
+    )
+    figure.add_annotation(
+        x=(left + right) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
+        text=f"{escape(region.name)}<br><b>{percent(region.share)}</b>", hovertext=words,
+        font={"size": 11}, align="center",
+    )  # fmt: skip
+
+
+def _steps(
+    edges: Float64[np.ndarray, " edges"], heights: Float64[np.ndarray, " bins"]
+) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
+    x = np.concatenate([edges[:1], np.repeat(edges, 2)[1:-1], edges[-1:]])
+    return x, np.concatenate([[0.0], np.repeat(heights, 2), [0.0]])
