@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from sample_runs.tiny_lm import (
     MODELS,
     VARIANTS,
+    VOCABULARY,
     TinyLM,
     batches,
     held_back,
@@ -149,8 +150,20 @@ def record(name: str) -> None:
     torch.set_num_threads(1)
     target = HERE / name
     shutil.rmtree(target, ignore_errors=True)
-    ffn_probe.record(load(name), held_back(), to=target, window=16, tags={"sample": name})
+    ffn_probe.record(
+        load(name),
+        held_back(),
+        to=target,
+        window=16,
+        vocabulary={byte: letter(byte) for byte in range(VOCABULARY)},
+        tags={"sample": name},
+    )
     print(f"recorded {target}")
+
+
+def letter(byte: int) -> str:
+    """Return the text of a token, which is a byte."""
+    return chr(byte) if byte < 128 else f"<0x{byte:02X}>"
 
 
 def pair(name: str) -> None:

@@ -179,6 +179,11 @@ def _tokenized(
         yield {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
 
 
+def vocabulary_of(model: str, data: str | None) -> object:
+    """Return the tokenizer that reads a text file, whose tokens a run names; else None."""
+    return tokenizer_of(model) if data is not None and Path(data).is_file() else None
+
+
 def _text(path: Path, letters: int | None) -> str:
     try:
         with path.open(encoding="utf-8") as file:

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def pretrained(name: str, *, random: bool) -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=1)
 def tokenizer_of(name: str) -> Any:
-    """Return the tokenizer of a folder or an id.
+    """Return the tokenizer of a folder or an id; the same one when asked again.
 
     Raises:
         ExampleError: it has none.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ffn_probe.cli.loading import batches_from, load
+from ffn_probe.cli.loading import batches_from, load, vocabulary_of
 from ffn_probe.cli.progress import progress
 from ffn_probe.cli.stopping import stopping
 from ffn_probe.cli.tables import console, counted
@@ -32,7 +32,8 @@ def print_recording(  # noqa: PLR0913 - the options of a recording
     stream, count = batches_from(
         data, made, model=name, sequences=sequences, length=length, limit=batches
     )
-    run = record_with_bar(model, stream, count, to, **options)
+    texts = vocabulary_of(name, data)
+    run = record_with_bar(model, stream, count, to, vocabulary=texts, **options)
     out = console()
     out.print(f"recorded {to}: {holds(run)}", highlight=False, markup=False)
     for problem in run.problems:

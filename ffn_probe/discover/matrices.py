@@ -58,16 +58,17 @@ def read_matrix(
     projection = block.projections[name]
     path = _expert_path(block, projection.path, expert)
     sizes = (block.d_model, block.d_ff) if name == "down" else (block.d_ff, block.d_model)
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if path in modules:
-        return _of_module(modules[path], path, projection, sizes, stored=stored)
+    module = _module(model, path)
+    if module is not None:
+        return _of_module(module, path, projection, sizes, stored=stored)
     holder, _, leaf = path.rpartition(".")
-    weight = getattr(modules[holder], leaf) if holder in modules else None
+    owner = _module(model, holder)
+    weight = getattr(owner, leaf, None)
     if not isinstance(weight, Tensor):
         raise ModelError(f"{path} of block {block.name!r} is no module and no parameter")
     named = (f"{leaf}_bias", leaf.replace("weight", "bias"))
-    bias_name = next((n for n in named if n != leaf and hasattr(modules[holder], n)), "")
-    bias = getattr(modules[holder], bias_name) if bias_name else None
+    bias_name = next((n for n in named if n != leaf and hasattr(owner, n)), "")
+    bias = getattr(owner, bias_name) if bias_name else None
     if block.experts and weight.dim() == 3:
         weight, bias = weight[expert], None if bias is None else bias[expert]
     elif block.experts and weight.dim() == 2 and weight.shape[0] % block.experts == 0:
@@ -75,6 +76,13 @@ def read_matrix(
         weight = weight.view(block.experts, -1, weight.shape[1])[expert]
     full = f"{holder}.{bias_name}" if bias is not None else ""
     return _sliced(weight, bias, path, full, projection, sizes)
+
+
+def _module(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:  # there is none, or a parameter is there
+        return None
 
 
 def _expert_path(block: Block, path: str, expert: int) -> str:
@@ -94,15 +102,13 @@ def _of_module(
     stored: bool = False,
 ) -> Matrix:
     own = dict(module.named_parameters(recurse=True))
-    weight = getattr(module, "weight", None)
-    plain = set(own) <= set(_LEARNED) and isinstance(weight, nn.Parameter)
-    if stored and not (
-        plain and (type(module).__name__ == "Conv1D" or type(module).forward in _FORWARDS)
-    ):
+    known = type(module).__name__ == "Conv1D" or type(module).forward in _FORWARDS
+    weight = own.get("weight")
+    if stored and not (known and set(own) <= set(_LEARNED)):
         raise ModelError(
             f"{path} is a {type(module).__name__}: its matrix is not stored as it is used"
         )
-    if not plain:
+    if weight is None or not set(own) <= set(_LEARNED):
         return _sliced(*_measured(module, sizes[1]), "", "", projection, sizes, known=True)
     bias = own.get("bias")
     flat: Tensor = weight

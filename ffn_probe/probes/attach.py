@@ -18,6 +18,8 @@ from ffn_probe.probes.accumulate import FOLDS
 from ffn_probe.probes.description import caveats, described, versions
 from ffn_probe.probes.observe import Watching
 from ffn_probe.probes.probe import Probe
+from ffn_probe.probes.vocabulary import token_texts
+from ffn_probe.probes.weights import weight_rows
 from ffn_probe.runs import Manifest, RunWriter
 
 WINDOW = 64
@@ -41,6 +43,8 @@ def attach(  # noqa: PLR0913 - the options of a recording
     seed: int = 0,
     allow_flagged: bool = False,
     allow_silent: bool = False,
+    weights: bool = True,
+    vocabulary: object = None,
     tags: Mapping[str, str] | None = None,
     command: str = "",
 ) -> "Probe":
@@ -64,6 +68,10 @@ def attach(  # noqa: PLR0913 - the options of a recording
         allow_flagged: also watch blocks that discovery flagged.
         allow_silent: a tap that never fired while its block ran is a note in the run, not an
             AttachError at the end (the run is complete and closed either way).
+        weights: keep the norms of the blocks' weights and the cosines of gate and up, as they
+            are now, and the gains of the norms; the weights are read once, here.
+        vocabulary: what gives the tokens of the largest values their texts, which the run then
+            keeps: a tokenizer (`convert_ids_to_tokens` or `decode`), or a mapping from ids.
         tags: free text, stored in the run.
         command: the command line, stored in the run.
 
@@ -86,6 +94,7 @@ def attach(  # noqa: PLR0913 - the options of a recording
         gradients=gradients,
         seed=seed,
     )
+    read, notes = weight_rows(model, chosen, watching.experts) if weights else ([], [])
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         model=described(model),
@@ -99,12 +108,13 @@ def attach(  # noqa: PLR0913 - the options of a recording
         device=str(next(model.parameters(), torch.zeros(0)).device),
         tags=dict(tags or {}),
         skipped=tuple({"path": s.path, "reason": s.reason} for s in scanned.skipped),
-        warnings=tuple(caveats(model, scanned.blocks, chosen)),
+        warnings=(*caveats(model, scanned.blocks, chosen), *notes),
         command=command,
     )  # fmt: skip
     return Probe(
         model, Path(to), manifest, watching,
-        every=every, window=window, allow_silent=allow_silent,
+        every=every, window=window, allow_silent=allow_silent, weights=read,
+        texts=token_texts(vocabulary),
     )  # fmt: skip
 
 

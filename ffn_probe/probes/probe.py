@@ -4,7 +4,8 @@ The model is not changed: outputs, gradients, random state, parameters and mode 
 of the bare model, and after the exit no hook is left. Attaching is all or nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from ffn_probe.probes.accumulate import FOLDS
 from ffn_probe.probes.inputs import Grid, grids_of, input_hash, mixed
 from ffn_probe.probes.observe import Observer, Watching
 from ffn_probe.probes.taps import Watched, install, recomputing
-from ffn_probe.runs import Manifest, Run, RunWriter
+from ffn_probe.runs import TOKENS_KEPT, Manifest, Run, RunWriter
 
 _FEW_TOKENS = 64
 
@@ -37,6 +38,8 @@ class Probe:
         every: int,
         window: int,
         allow_silent: bool = False,
+        weights: Sequence[Mapping[str, Any]] = (),
+        texts: Callable[[int], str] | None = None,
     ) -> None:
         self.model = model
         self.folder = folder
@@ -60,6 +63,9 @@ class Probe:
         self._metrics: list[tuple[int, str, Any]] = []
         self._ever: set[tuple[str, str]] = set()
         self._notes: dict[str, None] = {}
+        self._weights = list(weights)  # rows of the first window
+        self._texts = texts
+        self._tokens: Counter[int] = Counter()  # ids among the largest values
 
     # Entering and leaving
 
@@ -104,9 +110,10 @@ class Probe:
             self._flush()
         finally:  # also when the disk is full: what is complete is closed, nothing is removed
             if self._windows:
+                texts = self._vocabulary()
                 notes = (*self._manifest.warnings, *self._audit())
                 state = {} if self._lost else self._state()  # as of the last window written
-                writer.close(**state, warnings=notes)
+                writer.close(**state, warnings=notes, vocabulary=texts)
             else:
                 writer.discard()
         if error is None and not self._ever:
@@ -215,8 +222,11 @@ class Probe:
         self._note_silence()
         if not any(tables.values()) and not metrics:
             return
+        for line in tables.get("extremes", ()):
+            self._tokens.update(line["top_token"].tolist())
+        first = {} if self._windows else {"weights": self._weights}
         try:
-            self._writer.write_window(self._windows, tables | {"metrics": metrics})
+            self._writer.write_window(self._windows, tables | first | {"metrics": metrics})
         except BaseException:
             self._lost = True
             self._notes[
@@ -243,6 +253,17 @@ class Probe:
             "steps": self._steps if self._steps is not None else self._batches,
             "tokens": sum(tokens for _, tokens in self._counts.values()),
         }
+
+    def _vocabulary(self) -> dict[str, str]:
+        """Return the texts of the tokens of the largest values, the most frequent ones."""
+        if self._texts is None:
+            return {}
+        known = [token for token, _ in self._tokens.most_common(TOKENS_KEPT + 1) if token >= 0]
+        try:
+            return {str(token): self._texts(token) for token in sorted(known[:TOKENS_KEPT])}
+        except Exception as error:  # a vocabulary is the user's code; the run is worth more
+            self._notes[f"the texts of tokens are not known: {error!r}"[:300]] = None
+            return {}
 
     def _fired(self) -> bool:
         return any(item.fired for item in self._watched)

@@ -13,12 +13,15 @@ from ffn_probe.errors import RunError, SchemaError
 
 SCHEMA_VERSION = 1
 FILE = "run.json"
+TOKENS_KEPT, TOKEN_LETTERS = 4096, 64
+"""Of how many tokens a run keeps the text, and how much of it."""
 _LIMIT = 256 << 20  # bytes; a manifest of 100,000 experts is under 100 MB
 _VALUES = {"kind": ("telemetry", "paired", "bench"), "state": ("open", "closed")}
 _EXPECTED = {
     **{name: f"one of {values}" for name, values in _VALUES.items()},
     **dict.fromkeys(("windows", "steps", "tokens", "schema_version"), "a count"),
     **dict.fromkeys(("model", "sampling", "versions", "tags", "paired"), "a mapping"),
+    "vocabulary": "a mapping of at most 4,096 token ids to short texts",
     **dict.fromkeys(("blocks", "folds", "skipped"), "a list of mappings"),
     "warnings": "a list of texts",
 }
@@ -33,6 +36,8 @@ class Manifest:
     what discovery passed over, with the reason; `warnings` what the recorder noticed. Of a
     paired run `model` and `blocks` are the reference's, and `paired` holds the candidate's
     ("candidate", "blocks"), the names of both, the pairs of blocks and the options.
+    `vocabulary` maps token ids (as text) to the texts of the tokens that are among the largest
+    values; it is empty where the recorder knew no texts.
     """
 
     kind: str = "telemetry"
@@ -52,6 +57,7 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     command: str = ""
     paired: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def with_(self, **changes: Any) -> "Manifest":
@@ -139,6 +145,8 @@ def _check(name: str, value: Any, path: Path) -> None:
         good = type(value) is int and 0 <= value < 2**63
     elif name in {"model", "sampling", "versions", "tags", "paired"}:
         good = isinstance(value, dict)
+    elif name == "vocabulary":
+        good = isinstance(value, dict) and _are_texts(value)
     elif name in {"blocks", "folds", "skipped", "warnings"}:
         kind = str if name == "warnings" else dict
         good = isinstance(value, list) and all(isinstance(item, kind) for item in value)
@@ -147,6 +155,16 @@ def _check(name: str, value: Any, path: Path) -> None:
     if not good:
         shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
         raise SchemaError(f"{path}: {name} is {shown}; expected {_EXPECTED.get(name, 'text')}")
+
+
+def _are_texts(tokens: Mapping[str, Any]) -> bool:
+    """Whether this maps token ids to short texts, not too many."""
+    return len(tokens) <= TOKENS_KEPT and all(
+        key.removeprefix("-").isdecimal()
+        and isinstance(text, str)
+        and len(text) <= TOKEN_LETTERS
+        for key, text in tokens.items()
+    )
 
 
 def _block(data: Mapping[str, Any], path: Path) -> Block:

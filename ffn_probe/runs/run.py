@@ -23,6 +23,7 @@ from ffn_probe.runs.manifest import Manifest
 from ffn_probe.runs.paired import check_paired
 from ffn_probe.runs.parts import read_parts, rows_of
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, TABLES, WHOLE
+from ffn_probe.runs.weights import WeightGeometry
 from ffn_probe.sketches import (
     BitHistogram,
     Channels,
@@ -41,6 +42,7 @@ _SKETCHES: Mapping[str, Any] = {
     "extremes": Extremes,
     "joint": Joint,
     "quant": QuantNoise,
+    "weights": WeightGeometry,
 }
 
 
@@ -210,6 +212,17 @@ class Run:
         """Return the coarse histogram of each of the 16 folds, None where a fold is empty."""
         folds = self.load("histograms").get(self.site(site), {})
         return [folds.get(k) for k in range(FOLDS)]
+
+    def weights(self, block: str, expert: int = -1) -> WeightGeometry | None:
+        """Return the directions and norms of a block's weights; None where they are not kept.
+
+        Args:
+            block: the block's name.
+            expert: of a mixture, which expert.
+        """
+        found = self.load("weights").items()
+        where = [folds for site, folds in found if (site.block, site.expert) == (block, expert)]
+        return where[0][WHOLE] if where else None
 
     def _parts(self, table: str, site: Site, folds: Iterable[int]) -> list[Any]:
         found = self.load(table).get(site, {})

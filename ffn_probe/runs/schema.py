@@ -12,7 +12,13 @@ EVEN and ODD for its two halves.
 | extremes | 0..15 | all rows: counts, min, max, top-k, per-token sketches |
 | joint | WHOLE | co-moments of gate and value per neuron, 2-D grid |
 | quant | 0..15 | signal and noise energy per number format |
+| weights | WHOLE | cosines and norms of a block's weights, gain of its norm; once a run |
+| trends | WHOLE | the window in single numbers: steps, quantiles, every measure |
 | metrics | - | loss, gradient norm, ... per step |
+
+A recorder merges the rows of old windows, but for those of `trends` and `metrics`: a merged row
+holds the sum of several windows and bears the number of the first. `trends` has one column a
+measure, NaN where it does not apply; a recording of before a measure was known lacks its column.
 
 A run of two models on the same inputs (kind "paired") has these instead. Its folds are groups
 of sequences, `block` and `role` those of the reference, and `view` says how the candidate was
@@ -29,11 +35,21 @@ reference's residual stream, "noise" the reference against itself.
 | hypotheses | WHOLE | one hypothesis of a bug and how well it fits |
 """
 
+from collections.abc import Mapping
+
 import pyarrow as pa
+
+from ffn_probe.measures import MEASURES
 
 WHOLE, EVEN, ODD = -1, -2, -3
 FOLDS = 16
 FOLD_BITS = 3
+
+QUANTILES: Mapping[str, float] = {
+    "q001": 0.001, "q01": 0.01, "q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95,
+    "q99": 0.99, "q999": 0.999,
+}  # fmt: skip
+"""Of the values of a window: the column of `trends` and its rank, 0..1."""
 
 _UNIT = "unit of the tensor"
 _KEYS: tuple[tuple[str, pa.DataType, str], ...] = (
@@ -114,6 +130,19 @@ _COLUMNS: dict[str, tuple[tuple[str, pa.DataType, str], ...]] = {
         *_lists("count clipped zeroed", pa.int64(), "values"),
         *_lists("signal noise", pa.float64(), f"{_UNIT}^2, summed"),
     ),
+    "weights": (
+        *_lists("cos_gate_up", pa.float32(), "cosine, a neuron"),
+        *_lists("norm_gate norm_up norm_down", pa.float32(), "norm of weights, a neuron"),
+        *_lists("in_gate in_up out_down", pa.float32(), "norm of weights, a channel"),
+        *_lists("gain", pa.float32(), "factor, a channel"),
+    ),
+    "trends": (
+        ("first_step", pa.int64(), "ordinal"),
+        ("last_step", pa.int64(), "ordinal"),
+        ("rows", pa.int64(), "rows"),
+        *((name, pa.float32(), _UNIT) for name in QUANTILES),
+        *((entry.name, pa.float32(), entry.unit) for entry in MEASURES),
+    ),
     "paired": (
         ("view", pa.string(), "end, local, stage, inherited or noise"),
         ("reason", pa.string(), "why values cannot be paired one by one; empty when they are"),
@@ -187,6 +216,12 @@ TABLES: dict[str, pa.Schema] = {
 """The Arrow schema of every table."""
 
 
+OPTIONAL: Mapping[str, frozenset[str]] = {
+    "trends": frozenset(entry.name for entry in MEASURES)
+}
+"""Of each table the columns that a part may lack: NaN, then."""
+
+
 def _prefixed(prefix: str, names: str) -> tuple[str, ...]:
     return tuple(prefix + name for name in names.split())
 
@@ -201,6 +236,11 @@ LISTS_OF_ONE_LENGTH: dict[str, tuple[tuple[str, ...], ...]] = {
     "joint": (
         ("count", *_prefixed("mean_", "gate value act hidden")),
         ("count", *_prefixed("c_", "gg uu gu aa au")),
+    ),
+    "weights": (
+        ("cos_gate_up", "norm_gate"),
+        ("norm_up", "norm_down"),
+        ("in_up", "out_down"),
     ),
     "quant": (("key", "count", "clipped", "zeroed", "signal", "noise"),),
     "paired_channels": (("count", *_prefixed("sum_", "a b aa bb ab")),),

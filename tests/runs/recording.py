@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ffn_probe.anatomy import Block, Norm, Projection, Site, Tap
-from ffn_probe.runs import Manifest, RunWriter
+from ffn_probe.runs import Manifest, RunWriter, WeightGeometry
 from ffn_probe.sketches import (
     BitHistogram,
     Channels,
@@ -72,6 +72,15 @@ def key(site: Site, window: int, fold: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def geometry(window: int) -> WeightGeometry:
+    """Return the weights of the block, which grew from window to window."""
+    neurons, channels = np.arange(6, dtype=np.float32), np.arange(4, dtype=np.float32)
+    size = neurons + window
+    return WeightGeometry(
+        neurons / 6, size, 2 * size, 3 * size, channels, channels, channels + window, channels
+    )
+
+
 def tables(data: Values, window: int) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of one window, by table."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -79,7 +88,8 @@ def tables(data: Values, window: int) -> dict[str, list[dict[str, Any]]]:
         parts = {f: rows for (s, w, f), rows in data.items() if (s, w) == (site, window)}
         for table, fold, row in _rows(parts, joint=site.role == "hidden"):
             found.setdefault(table, []).append(key(site, window, fold) | row)
-    return found
+    weights = key(SITES[1], window, -1) | geometry(window).to_row()
+    return found | {"weights": [weights]}
 
 
 def write(

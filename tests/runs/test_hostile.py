@@ -134,8 +134,10 @@ def test_a_field_that_is_not_known_is_passed_over(folder: Path) -> None:
         {"warnings": [1]}, {"folds": 3}, {"folds": [1]}, {"skipped": {"a": 1}},
         {"blocks": "abc"}, {"blocks": [[]]}, {"blocks": [{}]},
         {"device": 3}, {"created": None},
+        {"vocabulary": ["a"]}, {"vocabulary": {"1": 2}}, {"vocabulary": {"x": "a"}},
+        {"vocabulary": {"1": "a" * 65}}, {"vocabulary": {str(i): "a" for i in range(4097)}},
     ],
-    ids=repr,
+    ids=lambda changes: repr(changes)[:40],
 )  # fmt: skip
 def test_a_field_of_another_type_is_told(folder: Path, changes: dict[str, Any]) -> None:
     manifest(folder, **changes)
@@ -311,6 +313,9 @@ CASES: list[tuple[str, str, Callable[[dict[str, list[Any]]], Any]]] = [
     ("quant", "noise", put("noise", [-1.0, 1.0])),
     ("quant", "count", put("count", [-1, 1])),
     ("quant", "key", put("key", ["int8:tensor", None])),
+    ("weights", "norm_up", grow("norm_up")),
+    ("weights", "norm_gate", put("norm_gate", [-1.0] * 6)),
+    ("weights", "gain", put("gain", None)),
     ("metrics", "name", put("name", None)),
     ("paired", "error", put("error", -1e-9)),
     ("paired", "energy_b", put("energy_b", -1.0)),

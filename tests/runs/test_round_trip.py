@@ -18,7 +18,7 @@ from ffn_probe.runs.schema import TABLES
 from ffn_probe.sketches import BitHistogram, Channels, Extremes, Moments, Summary
 from tests.runs.nobody import as_nobody
 from tests.runs.pairing import FOLDS_SEEN, PAIRED_TABLES, arrays, write_pair
-from tests.runs.recording import BLOCK, SITES, key, tables, values, whole, write
+from tests.runs.recording import BLOCK, SITES, geometry, key, tables, values, whole, write
 
 DATA = values()
 
@@ -78,6 +78,15 @@ def test_the_folds_of_a_table_are_those_written(run: Run) -> None:
     assert site not in run.load("joint")
 
 
+def test_the_weights_are_the_last_ones_recorded(run: Run) -> None:
+    found = run.weights(BLOCK.name)
+    assert found is not None
+    for name, value in geometry(2).to_row().items():
+        np.testing.assert_array_equal(getattr(found, name), value)
+    assert run.weights("model.layers.1.mlp") is None
+    assert run.weights(BLOCK.name, expert=0) is None
+
+
 def test_sites_are_in_the_order_of_the_data_flow(run: Run) -> None:
     assert run.sites == SITES
     assert [s.name for s in run.sites][-1] == "model.layers.1.mlp/hidden#3"
@@ -134,6 +143,7 @@ def test_the_manifest_survives(tmp_path: Path) -> None:
         folds=tuple({"hash": "ab", "batches": 1, "tokens": 2} for _ in range(16)),
         skipped=({"path": "a.b", "reason": "no"},),
         warnings=("one",),
+        vocabulary={"11": "<U+202E>"},
     )
     write(tmp_path / "run", DATA, windows=1, manifest=manifest)
     found = Run.open(tmp_path / "run")
