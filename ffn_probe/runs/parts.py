@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffn_probe.errors import RunError, SchemaError
 from ffn_probe.runs.checks import check_values
 from ffn_probe.runs.progress import told
-from ffn_probe.runs.schema import TABLES
+from ffn_probe.runs.schema import OPTIONAL, TABLES
 
 _MAX_ROWS = 50_000_000
 _MAX_BYTES = 8 << 30
@@ -114,7 +115,7 @@ def opened(path: Path, table: str) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             _check_size(file.metadata, path)
-            _check_columns(file.schema_arrow, TABLES[table], path)
+            _check_columns(file.schema_arrow, table, path)
             yield file
     except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is truncated or no Parquet file: {error}") from error
@@ -223,11 +224,14 @@ def _batches(
     size = 0
     rows = _BATCH if any(pa.types.is_list(kind) for kind in schema.types) else _LIGHT
     chosen = None if groups is None else list(groups)
-    for batch in file.iter_batches(rows, row_groups=chosen, columns=schema.names):
+    known = [name for name in schema.names if name in file.schema_arrow.names]
+    for batch in file.iter_batches(rows, row_groups=chosen, columns=known):
         size += batch.nbytes
         if size > _MAX_BYTES:
             raise SchemaError(f"{path} unpacks to more than {_MAX_BYTES >> 30} GiB: refused")
-        yield pa.RecordBatch.from_arrays([batch.column(n) for n in schema.names], schema=schema)
+        none = pa.array(np.full(batch.num_rows, np.nan, np.float32))
+        arrays = [batch.column(n) if n in known else none for n in schema.names]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _check_size(metadata: pq.FileMetaData, path: Path) -> None:
@@ -239,8 +243,10 @@ def _check_size(metadata: pq.FileMetaData, path: Path) -> None:
         raise SchemaError(f"{path} claims {metadata.num_rows} rows and {size} bytes: refused")
 
 
-def _check_columns(found: pa.Schema, expected: pa.Schema, path: Path) -> None:
-    for field in expected:
+def _check_columns(found: pa.Schema, table: str, path: Path) -> None:
+    for field in TABLES[table]:
+        if field.name in OPTIONAL.get(table, ()) and field.name not in found.names:
+            continue  # recorded before there was this number
         if found.names.count(field.name) != 1:
             raise SchemaError(f"{path} has no column {field.name!r}; is it a part of a run?")
         kind = found.field(field.name).type

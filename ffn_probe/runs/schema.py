@@ -14,7 +14,12 @@ EVEN and ODD for its two halves.
 | quant | 0..15 | signal and noise energy per number format |
 | weights | WHOLE | cosines and norms of a block's weights, gain of its norm; once a run |
 | trends | WHOLE | the window in single numbers: steps, quantiles, every measure |
+| trends | WHOLE | the window in single numbers: steps, quantiles, every measure |
 | metrics | - | loss, gradient norm, ... per step |
+
+A recorder merges the rows of old windows, but for those of `trends` and `metrics`: a merged
+row holds the sum of several windows and bears the number of the first. `trends` has a column for
+each measure, NaN where it does not apply; what was recorded before there was a measure lacks it.
 
 A recorder merges the rows of old windows, but for those of `trends` and `metrics`: a merged row
 holds the sum of several windows and bears the number of the first. `trends` has one column a
@@ -219,6 +224,10 @@ TABLES: dict[str, pa.Schema] = {
 OPTIONAL: Mapping[str, frozenset[str]] = {
     "trends": frozenset(entry.name for entry in MEASURES)
 }
+"""Of each table the columns that a part may lack: NaN, then."""
+
+
+OPTIONAL: Mapping[str, frozenset[str]] = {"trends": frozenset(m.name for m in MEASURES)}
 """Of each table the columns that a part may lack: NaN, then."""
 
 
