@@ -14,16 +14,11 @@ EVEN and ODD for its two halves.
 | quant | 0..15 | signal and noise energy per number format |
 | weights | WHOLE | cosines and norms of a block's weights, gain of its norm; once a run |
 | trends | WHOLE | the window in single numbers: steps, quantiles, every measure |
-| trends | WHOLE | the window in single numbers: steps, quantiles, every measure |
 | metrics | - | loss, gradient norm, ... per step |
 
 A recorder merges the rows of old windows, but for those of `trends` and `metrics`: a merged
-row holds the sum of several windows and bears the number of the first. `trends` has a column for
-each measure, NaN where it does not apply; what was recorded before there was a measure lacks it.
-
-A recorder merges the rows of old windows, but for those of `trends` and `metrics`: a merged row
-holds the sum of several windows and bears the number of the first. `trends` has one column a
-measure, NaN where it does not apply; a recording of before a measure was known lacks its column.
+row holds the sum of several windows and bears the number of the first. `trends` has a column
+for each measure, NaN where it does not apply, none where there was no such measure yet.
 
 A run of two models on the same inputs (kind "paired") has these instead. Its folds are groups
 of sequences, `block` and `role` those of the reference, and `view` says how the candidate was
@@ -219,12 +214,6 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 """The Arrow schema of every table."""
-
-
-OPTIONAL: Mapping[str, frozenset[str]] = {
-    "trends": frozenset(entry.name for entry in MEASURES)
-}
-"""Of each table the columns that a part may lack: NaN, then."""
 
 
 OPTIONAL: Mapping[str, frozenset[str]] = {"trends": frozenset(m.name for m in MEASURES)}
