@@ -20,7 +20,7 @@ from ffn_probe.probes.accumulate import FOLDS
 from ffn_probe.probes.inputs import Grid, grids_of, input_hash, mixed
 from ffn_probe.probes.observe import Observer, Watching
 from ffn_probe.probes.taps import Watched, install, recomputing
-from ffn_probe.runs import TOKENS_KEPT, Manifest, Run, RunWriter
+from ffn_probe.runs import TOKENS_KEPT, Manifest, Run, RunWriter, trend_rows
 
 _FEW_TOKENS = 64
 
@@ -58,6 +58,7 @@ class Probe:
         self._windows = 0
         self._lost = False  # whether a window could not be written
         self._pending = 0  # watched steps since the last flush
+        self._span: tuple[int, int] | None = None  # the first and the last of them
         self._hashes: dict[int, Tensor] = {}
         self._counts = {fold: [0, 0] for fold in range(FOLDS)}  # batches, tokens
         self._metrics: list[tuple[int, str, Any]] = []
@@ -177,6 +178,7 @@ class Probe:
                 return
             fold = max(self._batches - 1, 0) % FOLDS
             self._pending += starts
+            self._span = (self._span[0] if self._span else self._step, self._step)
             self._remember(args, kwargs, grids, fold, starts=starts)
             self.observer.begin(grids, fold, self._step)
 
@@ -208,6 +210,8 @@ class Probe:
             return
         self._pending = 0
         tables = self.observer.tables(self._windows)
+        span, self._span = self._span or (self._step, self._step), None
+        tables["trends"] = trend_rows(tables, self.blocks, window=self._windows, steps=span)
         metrics = [
             {
                 "window": self._windows,

@@ -3,6 +3,7 @@
 from ffn_probe.runs.manifest import SCHEMA_VERSION, TOKEN_LETTERS, TOKENS_KEPT, Manifest
 from ffn_probe.runs.run import Run
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, WHOLE
+from ffn_probe.runs.trends import NUMBERS, trend_rows
 from ffn_probe.runs.visible import visible
 from ffn_probe.runs.weights import WeightGeometry
 from ffn_probe.runs.writer import RunWriter
@@ -10,6 +11,7 @@ from ffn_probe.runs.writer import RunWriter
 __all__ = [
     "EVEN",
     "FOLDS",
+    "NUMBERS",
     "ODD",
     "SCHEMA_VERSION",
     "TOKENS_KEPT",
@@ -19,5 +21,6 @@ __all__ = [
     "Run",
     "RunWriter",
     "WeightGeometry",
+    "trend_rows",
     "visible",
 ]

@@ -23,6 +23,7 @@ from ffn_probe.runs.manifest import Manifest
 from ffn_probe.runs.paired import check_paired
 from ffn_probe.runs.parts import read_parts, rows_of
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, TABLES, WHOLE
+from ffn_probe.runs.trends import read_trends
 from ffn_probe.runs.weights import WeightGeometry
 from ffn_probe.sketches import (
     BitHistogram,
@@ -244,6 +245,8 @@ class Run:
             return self.measures()
         if name == "pairs":
             return self.pair_measures()
+        if name == "trends":
+            return self.trends()
         if name not in TABLES:
             raise UnknownName.of("table", name, ["measures", "pairs", *TABLES])
         schema = TABLES[name]
@@ -254,6 +257,29 @@ class Run:
             f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in schema
         }
         return frame
+
+    def trends(
+        self, names: Iterable[str] | None = None, *, site: str | Site = ""
+    ) -> pd.DataFrame:
+        """Return one row a window, site and rank: steps, quantiles of the values, measures.
+
+        A run that was recorded without trends gets them from the parts of its windows where
+        it has several; the frame is empty where there is no history.
+
+        Args:
+            names: quantiles ("q001" ... "q999") and measures; all when not given.
+            site: only this one.
+
+        Raises:
+            UnknownName: one of `names` is no quantile and no measure.
+            RunError, SchemaError: a part cannot be read; the message names it.
+        """
+        closed = self.manifest.state == "closed"
+        return read_trends(
+            self.folder, names,
+            site=site.name if isinstance(site, Site) else site,
+            windows=None if closed else self.manifest.windows, blocks=self.blocks,
+        )  # fmt: skip
 
     def measures(self, names: Iterable[str] | None = None) -> pd.DataFrame:
         """Return one row a site and measure, with its value and unit."""
