@@ -35,16 +35,17 @@ def framed(
         margin: in pixels, what differs from the usual one.
         layout: further entries of plotly's layout.
     """
-    sides = {"l": 64, "r": 16, "t": 44 if legend else 14, "b": 48} | dict(margin or {})
-    figure.update_layout(
-        height=height, margin=sides, showlegend=legend, plot_bgcolor=CLEAR,
-        paper_bgcolor=CLEAR, font=FONT, hoverlabel={"align": "left"},
-        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left",
-                "bgcolor": CLEAR},
-        **layout,
-    )  # fmt: skip
-    figure.update_xaxes(zeroline=False, fixedrange=True)
-    figure.update_yaxes(zeroline=False, fixedrange=True)
+    known = figure.layout.to_plotly_json()
+    for axis in [key for key in {"xaxis": 0, "yaxis": 0} | known if key[1:5] == "axis"]:
+        known[axis] = known.get(axis, {}) | {"zeroline": False, "fixedrange": True}
+    # One assignment: plotly's update_layout takes 20 ms for the same.
+    figure.layout = {
+        **known, **layout, "height": height, "showlegend": legend, "plot_bgcolor": CLEAR,
+        "margin": {"l": 64, "r": 16, "t": 44 if legend else 14, "b": 48} | dict(margin or {}),
+        "paper_bgcolor": CLEAR, "font": dict(FONT), "hoverlabel": {"align": "left"},
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left",
+                   "bgcolor": CLEAR},
+    }  # fmt: skip
     return figure
 
 
@@ -72,10 +73,30 @@ def whiskers(values: Sequence[Interval | None]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def rule(
+    *, x: float | None = None, y: float | None = None, dash: str = "dot", width: float = 1.0
+) -> dict[str, Any]:
+    """Return a line over the whole chart at a place of one axis, for `layout.shapes`.
+
+    A figure takes a list of these ten times faster than one `add_vline` after the other.
+    """
+    line = {"color": INK, "width": width, "dash": dash}
+    if x is not None:
+        return {
+            "type": "line",
+            "x0": x,
+            "x1": x,
+            "yref": "paper",
+            "y0": 0,
+            "y1": 1,
+            "line": line,
+        }
+    return {"type": "line", "y0": y, "y1": y, "xref": "paper", "x0": 0, "x1": 1, "line": line}
+
+
 def empty(text: str, *, height: int = 120) -> go.Figure:
     """Return a chart that only says why there is nothing to draw; `text` is plain text."""
-    figure = go.Figure()
-    figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return framed(figure, height=height, legend=False)
+    note = {"text": text, "showarrow": False, "x": 0.5, "y": 0.5, "xref": "paper",
+            "yref": "paper"}  # fmt: skip
+    layout = {"annotations": [note], "xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    return framed(go.Figure(layout=layout), height=height, legend=False)

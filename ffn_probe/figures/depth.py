@@ -7,7 +7,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from ffn_probe.attribution.attribution import BlockAttribution
-from ffn_probe.figures.canvas import FAINT, INK, framed, places
+from ffn_probe.figures.canvas import FAINT, INK, framed, places, rule
 from ffn_probe.figures.levels import Levels
 from ffn_probe.figures.numbers import decibels
 from ffn_probe.figures.theme import CANDIDATE, REFERENCE
@@ -73,8 +73,7 @@ def by_layer(
     if at >= 0:  # the labels beside it make room
         near = max(1, (shown[1] - shown[0]) // 2 if len(shown) > 1 else 1)
         shown = sorted({i for i in shown if abs(i - at) >= near} | {at})
-        figure.add_vrect(x0=at - 0.5, x1=at + 0.5, line_width=1.4, line_color=INK,
-                         line_dash="dot", layer="below")  # fmt: skip
+        figure.layout.shapes = [rule(x=at - 0.5), rule(x=at + 0.5)]
     figure.update_xaxes(
         title="layer", tickvals=shown, showgrid=False, range=[-0.5, len(blocks) - 0.5],
         ticktext=[f"[{blocks[i].layer}]" if i == at else str(blocks[i].layer) for i in shown],

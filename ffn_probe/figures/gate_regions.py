@@ -1,15 +1,15 @@
 """Where on the gate's axis an activation's error falls, over the gate's histogram."""
 
-import math
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float64
 
 from ffn_probe.attribution.attribution import Region
-from ffn_probe.figures.canvas import FAINT, INK, framed
+from ffn_probe.figures.canvas import FAINT, INK, framed, rule
 from ffn_probe.figures.gate_error import GateError
 from ffn_probe.figures.numbers import number, percent
 from ffn_probe.figures.theme import CANDIDATE
@@ -36,31 +36,28 @@ def gate_regions_chart(gate: GateError, regions: Sequence[Region]) -> go.Figure:
             hovertemplate="gate %{x:.3g}: %{y:.3g} per unit<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     low, high = float(edges[0]), float(edges[-1])
-    for region in regions:
-        _mark(figure, region, low, high)
+    ends = sorted({e for r in regions for e in (r.low, r.high) if low < e < high})
+    figure.layout.shapes = [rule(x=end) for end in ends]
+    figure.layout.annotations = [
+        _label(region, max(region.low, low), min(region.high, high))
+        for region in regions
+        if max(region.low, low) < min(region.high, high)
+    ]
     figure.update_xaxes(title="value of the gate, in its unit", range=[low, high])
     figure.update_yaxes(title="share per unit of the gate", rangemode="tozero")
     return framed(figure, height=340, margin={"t": 78})
 
 
-def _mark(figure: go.Figure, region: Region, low: float, high: float) -> None:
-    if math.isnan(region.low) or math.isnan(region.high):
-        return
-    left, right = max(region.low, low), min(region.high, high)
-    if right <= left:
-        return
-    for end in (region.low, region.high):
-        if low < end < high:
-            figure.add_vline(x=end, line={"color": INK, "width": 1, "dash": "dot"})
+def _label(region: Region, left: float, right: float) -> dict[str, Any]:
     words = (
         f"{escape(region.name)} ({number(region.low)} to {number(region.high)}): "
         f"{percent(region.share)} of the error on {percent(region.gate_share)} of the values"
     )
-    figure.add_annotation(
-        x=(left + right) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
-        text=f"{escape(region.name)}<br><b>{percent(region.share)}</b>", hovertext=words,
-        font={"size": 11}, align="center",
-    )  # fmt: skip
+    return {
+        "x": (left + right) / 2, "y": 1, "yref": "paper", "yanchor": "bottom",
+        "showarrow": False, "font": {"size": 11}, "align": "center", "hovertext": words,
+        "text": f"{escape(region.name)}<br><b>{percent(region.share)}</b>",
+    }  # fmt: skip
 
 
 def _steps(

@@ -7,7 +7,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from ffn_probe.attribution.attribution import Interval
-from ffn_probe.figures.canvas import INK, framed, whiskers
+from ffn_probe.figures.canvas import framed, rule, whiskers
 from ffn_probe.figures.numbers import number, percent
 from ffn_probe.figures.theme import CANDIDATE
 
@@ -47,12 +47,12 @@ def shares_chart(
             hovertext=words, hovertemplate="%{hovertext}<extra></extra>",
         )
     )  # fmt: skip
-    for i, (value, (_, told)) in enumerate(zip(values, rows, strict=True)):
-        end = max([0.0, *(v for v in (value.value, value.high) if math.isfinite(v))])
-        figure.add_annotation(
-            x=end, y=i, text=write(told.value), showarrow=False, xanchor="left", xshift=6
-        )
-    figure.add_vline(x=0, line={"color": INK, "width": 1})
+    figure.layout.annotations = [
+        {"x": _end(value), "y": i, "text": write(told.value), "showarrow": False,
+         "xanchor": "left", "xshift": 6}
+        for i, (value, (_, told)) in enumerate(zip(values, rows, strict=True))
+    ]  # fmt: skip
+    figure.layout.shapes = [rule(x=0.0, dash="solid")]
     figure.update_yaxes(
         tickvals=list(range(len(rows))), ticktext=[_cut(label) for label, _ in rows],
         range=[len(rows) - 0.5, -0.5], showgrid=False,
@@ -63,6 +63,11 @@ def shares_chart(
     )  # fmt: skip
     return framed(figure, height=86 + _ROW * max(len(rows), 1), legend=False,
                   margin={"l": 120})  # fmt: skip
+
+
+def _end(value: Interval) -> float:
+    """Return where a bar and its interval end on the right."""
+    return max([0.0, *(v for v in (value.value, value.high) if math.isfinite(v))])
 
 
 def _scaled(value: Interval, scale: float) -> Interval:
