@@ -1,37 +1,26 @@
-"""The app: routes to pages, callbacks, and what keeps it on this machine."""
+"""The app: the frame around the pages, the callbacks, and what keeps it on this machine."""
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
+from dash.exceptions import PreventUpdate
 from flask import Response, abort, request
 
 from dashboard import LOOPBACK
-from dashboard.components.page import Content, Page, Query, href, problem
+from dashboard.components.page import Content, Page, attrs, href, problem, working
+from dashboard.components.shell import exports, help_dialog, navigation
 from dashboard.data import Library
-from dashboard.ids import MAP, PAGE, TITLE, TITLE_SET, URL
-from dashboard.pages.compare import compared
-from dashboard.pages.run import run
-from dashboard.pages.runs import runs
-from dashboard.pages.site import site
-from ffn_probe.compare import Drift
-from ffn_probe.errors import FfnProbeError
-from ffn_probe.report import FORMATS, report_text
-from ffn_probe.report.style import STYLE
-from ffn_probe.runs import Run
+from dashboard.files import serve_files
+from dashboard.ids import EXPORTS, MAP, NAVIGATION, PAGE, TICK, TITLE, TITLE_SET, URL, VERSION
+from dashboard.routes import query_of, render
+from dashboard.sheet import SHEET
+from dashboard.work import Progress, Work
 
-ROUTES: Mapping[str, Callable[[Library, Query], Page]] = {
-    "/": runs,
-    "/run": run,
-    "/compare": compared,
-    "/compare/site": site,
-}
-
-_MIME = {".html": "text/html", ".md": "text/markdown", ".json": "application/json"}
+_EVERY, _SOON = 2000, 400  # ms between looks at what may have changed, at what is made
 _ONE_AT_A_TIME = threading.RLock()  # runs load their tables when asked, in one thread
 _HTML = """<!doctype html>
 <html lang="en"><head>{%metas%}<title>{%title%}</title>{%favicon%}
@@ -49,51 +38,58 @@ def make_app(root: Path, *, remote: bool = False) -> Dash:
         update_title="",
         suppress_callback_exceptions=True,
         serve_locally=True,
-        index_string=_HTML.replace("STYLE", STYLE),
+        index_string=_HTML.replace("STYLE", SHEET),
         on_error=_failed,
     )
-    app.layout = html.Div([
-        dcc.Location(id=URL, refresh="callback-nav"),
-        dcc.Store(id=TITLE),
-        dcc.Store(id=TITLE_SET),
-        html.Header(dcc.Link("ffn-probe", href="/", className="home")),
-        html.Main(id=PAGE),
-    ])  # fmt: skip
+    app.layout = _layout()
     library = Library(root)
     _connect(app, library)
-    _serve_reports(app, library)
+    serve_files(app.server, library, _ONE_AT_A_TIME)
     _guard(app, remote=remote)
     return app
 
 
-def render(library: Library, path: str, search: str) -> Page:
-    """Return the page of a URL; what cannot be shown becomes a page that says why."""
-    make = ROUTES.get(path.rstrip("/") or "/")
-    if make is None:
-        return problem("No such page", f"There is no page {path!r}.")
-    try:
-        with _ONE_AT_A_TIME:
-            return make(library, query_of(search))
-    except FfnProbeError as error:
-        return problem("This cannot be shown", str(error))
+def _layout() -> Content:
+    tools = html.Div(
+        [
+            html.Label([
+                html.Span("Filter the rows of the tables", className="unseen"),
+                dcc.Input(id="filter", type="search", placeholder="filter rows  /"),
+            ]),
+            html.Button("\u25d0", title="Light, dark, or as the system says (t)",
+                        **attrs(data_theme_switch="", aria_label="Colour scheme")),
+            html.Button("?", title="Keyboard (?)",
+                        **attrs(data_open="help", aria_label="Keyboard")),
+        ],
+        className="tools",
+    )  # fmt: skip
+    return html.Div([
+        dcc.Location(id=URL, refresh="callback-nav"),
+        dcc.Store(id=TITLE),
+        dcc.Store(id=TITLE_SET),
+        dcc.Store(id=VERSION),
+        dcc.Interval(id=TICK, interval=_EVERY, disabled=True),
+        html.A("To the content", href="#page", className="skip"),
+        html.Header([
+            html.Div([dcc.Link("ffn-probe", href="/", className="home"), tools],
+                     className="top"),
+            html.Nav(id=NAVIGATION, className="pages", **attrs(aria_label="Pages")),
+        ]),
+        html.Main(id=PAGE, tabIndex="-1"),
+        html.Div(id=EXPORTS, className="exports", role="group", **attrs(aria_label="Export")),
+        help_dialog(),
+        html.Div(id="said", role="status", **attrs(aria_live="polite")),
+    ])  # fmt: skip
 
 
-def query_of(search: str) -> dict[str, str]:
-    """Return the parameters of "?a=x&b=y"; of one given twice, the first."""
-    found: dict[str, str] = {}
-    for key, value in parse_qsl(search.removeprefix("?")):
-        found.setdefault(key, value)
-    return found
-
-
-def target(clicked: Mapping[str, Any] | None, to: str, search: str) -> str:
-    """Return where a click on a heatmap's cell leads, "" when it leads nowhere."""
+def target(clicked: Mapping[str, Any] | None, to: str, search: str, key: str = "site") -> str:
+    """Return where a click on a chart leads, "" when it leads nowhere."""
     points = (clicked or {}).get("points") or [{}]
     name = points[0].get("customdata")
+    if isinstance(name, list) and name:
+        name = name[0]
     return (
-        href(to, **(query_of(search) | {"site": name}))
-        if isinstance(name, str) and name
-        else ""
+        href(to, **(query_of(search) | {key: name})) if isinstance(name, str) and name else ""
     )
 
 
@@ -107,20 +103,44 @@ def _failed(error: Exception) -> None:
 # ---- wiring -----------------------------------------------------------------------------
 
 
+def _made(library: Library, path: str, search: str) -> tuple[Page, Content]:
+    """Return a page and the way from it to the others."""
+    with _ONE_AT_A_TIME:
+        return render(library, path, search), navigation(library, path, query_of(search))
+
+
 def _connect(app: Dash, library: Library) -> None:
+    work: Work[tuple[Page, Content]] = Work()
+
     @app.callback(
         Output(PAGE, "children"),
+        Output(NAVIGATION, "children"),
+        Output(EXPORTS, "children"),
         Output(TITLE, "data"),
+        Output(TICK, "disabled"),
+        Output(TICK, "interval"),
+        Output(VERSION, "data"),
         Input(URL, "pathname"),
         Input(URL, "search"),
+        Input(TICK, "n_intervals"),
+        State(VERSION, "data"),
     )
-    def show(path: str | None, search: str | None) -> tuple[Content, str]:
-        shown = render(library, path or "/", search or "")
-        return shown.content, shown.title
+    def show(path: str | None, search: str | None, _: int | None, known: str | None) -> Any:
+        path, search = path or "/", search or ""
+        made = work.get((path, search), lambda: _made(library, path, search))
+        if isinstance(made, Progress):
+            page, around = working(made), no_update
+        else:
+            page, around = made
+            if ctx.triggered_id == TICK and page.version == known:
+                raise PreventUpdate
+        files = exports(path, query_of(search), page)
+        pace = _SOON if isinstance(made, Progress) else _EVERY
+        return page.content, around, files, page.title, not page.version, pace, page.version
 
     @app.callback(
         Output(URL, "href"),
-        Input({"type": MAP, "to": ALL}, "clickData"),
+        Input({"type": MAP, "to": ALL, "key": ALL, "name": ALL}, "clickData"),
         State(URL, "search"),
         prevent_initial_call=True,
     )
@@ -128,34 +148,15 @@ def _connect(app: Dash, library: Library) -> None:
         # A page that is mounted again (Back) calls this with no click at all.
         if not any(clicks) or not isinstance(ctx.triggered_id, dict):
             return no_update
-        clicked = next(click for click in clicks if click)
-        return target(clicked, ctx.triggered_id["to"], search or "") or no_update
+        clicked = ctx.triggered[0]["value"]
+        chart = ctx.triggered_id
+        return target(clicked, chart["to"], search or "", chart["key"]) or no_update
 
     app.clientside_callback(  # type: ignore[no-untyped-call]
         "function(title) { document.title = title || 'ffn-probe'; return title; }",
         Output(TITLE_SET, "data"),
         Input(TITLE, "data"),
     )
-
-
-def _serve_reports(app: Dash, library: Library) -> None:
-    def drift() -> Drift:
-        return library.drift(request.args.get("a", ""), request.args.get("b", ""))
-
-    def paired() -> Run:
-        return library.run(request.args.get("run", ""))
-
-    def export(noun: str, suffix: str) -> Response:
-        if suffix not in FORMATS:
-            abort(404)
-        try:
-            with _ONE_AT_A_TIME:
-                text = report_text(drift() if noun == "drift" else paired(), suffix)
-        except FfnProbeError as error:
-            return Response(str(error), status=404, mimetype="text/plain")
-        return Response(text.encode("utf-8", "replace"), mimetype=_MIME[suffix])
-
-    app.server.add_url_rule("/report/<any(drift, attribution):noun><suffix>", view_func=export)
 
 
 def _guard(app: Dash, *, remote: bool) -> None:

@@ -1,10 +1,11 @@
 """The one door to the runs: what a folder holds, opened and compared when asked for."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from plotly.graph_objects import Figure
 
@@ -15,8 +16,12 @@ from ffn_probe.figures.heatmap import measure_heatmap
 from ffn_probe.measures import Measure, MeasureInput, measure_all
 from ffn_probe.runs import Run
 
+T = TypeVar("T")
+
 _MANIFEST = "run.json"
 _DEEPEST = 8  # folders below the root
+_MOST = 256  # remembered values
+_KEPT: dict[tuple[Any, ...], Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,25 @@ class Library:
         """
         path = self._path(id_)
         return _explained(path, _stamp(path))
+
+    def once(self, name: str, ids: Sequence[str], make: Callable[[], T]) -> T:
+        """Return what `make` returns, remembered while these runs stay as they are on disk.
+
+        Args:
+            name: what is remembered, with every choice that it depends on.
+            ids: the runs that it is made of.
+            make: called when it is not known yet; what it raises is raised and not kept.
+
+        Raises:
+            UnknownName: the folder has no such run.
+        """
+        paths = [self._path(id_) for id_ in ids]
+        key = (name, *((path, _stamp(path)) for path in paths))
+        if key not in _KEPT:
+            while len(_KEPT) >= _MOST:
+                _KEPT.pop(next(iter(_KEPT)))
+            _KEPT[key] = make()
+        return cast("T", _KEPT[key])
 
     def measured(self, id_: str, measure: str) -> Figure:
         """Return the heatmap of a measure.

@@ -2,11 +2,15 @@
 
 URL = "url"
 PAGE = "page"
+NAVIGATION = "navigation"
+EXPORTS = "exports"
 TITLE = "title"
 TITLE_SET = "title-set"
+TICK = "tick"
+VERSION = "version"
 MAP = "map"
 
 
-def map_id(to: str) -> dict[str, str]:
-    """Return the id of a heatmap whose cells lead to the page at the path `to`."""
-    return {"type": MAP, "to": to}
+def map_id(to: str, key: str = "site", name: str = "") -> dict[str, str]:
+    """Return the id of a chart whose cells lead to the page `to`, with `key` set to theirs."""
+    return {"type": MAP, "to": to, "key": key, "name": name}

@@ -1,14 +1,16 @@
 """Pages as plain functions of a folder and a URL."""
 
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dashboard.app import query_of, render, target
+from dashboard.app import target
 from dashboard.components.page import href
 from dashboard.data import Library
+from dashboard.routes import query_of, render
 from ffn_probe.anatomy import Site
 from ffn_probe.compare import compare
 from ffn_probe.measures import MEASURES
@@ -28,9 +30,9 @@ BOTH = f"?a={A}&b={B}"
 def test_the_runs_are_listed_with_what_they_are() -> None:
     page, made = render(LIBRARY, "/", ""), LIBRARY.run(B).manifest
     assert page.title == "Runs - ffn-probe"
-    assert {row[2]: row[2:12] for row in rows(page.content)}[B] == [
+    assert {row[2]: row[2:13] for row in rows(page.content)}[B] == [
         B, "closed", made.model["class"], "rmsnorm", "silu glu", "float32", "4",
-        str(made.steps), f"{made.tokens:,}", made.created[:16].replace("T", " "),
+        str(made.windows), str(made.steps), f"{made.tokens:,}", made.created[:16].replace("T", " "),
     ]  # fmt: skip
     assert len(rows(page.content)) == 8
 
@@ -80,14 +82,37 @@ def test_a_broken_run_stands_in_the_table_with_its_reason(tmp_path: Path) -> Non
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.json").write_text("{")
     found = rows(render(Library(tmp_path), "/", "").content)
-    assert found[0][2:4] == ["bad", "broken"]
-    assert "not a readable manifest" in found[0][4]
-    assert found[1][2] == "good"
+    assert found[1][2:4] == ["bad", "\u2715 broken"]
+    assert "not a readable manifest" in found[1][4]
+    assert found[0][2] == "good"
+
+
+def test_the_runs_are_sorted_by_any_column_and_the_broken_stay_last(tmp_path: Path) -> None:
+    for name, steps in (("b", 3), ("a", 1), ("c", 2)):
+        make_run(tmp_path / name, {Site(0, "mlp", "gate"): draws(0)}, steps=steps)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "run.json").write_text("{")
+    library = Library(tmp_path)
+    for by, order in (("", "abc0"), ("steps", "acb0"), ("-steps", "bca0"), ("-run", "cba0")):
+        page = render(library, "/", f"?sort={by}" if by else "")
+        assert "".join(row[2] for row in rows(page.content)) == order
+    assert "Did you mean 'steps'?" in text(render(library, "/", "?sort=step").content)
+
+
+def test_the_page_of_a_run_that_grows_is_drawn_anew(tmp_path: Path) -> None:
+    writer = make_run(tmp_path / "live", {Site(0, "mlp", "gate"): draws(0)}, close=False)
+    library = Library(tmp_path)
+    before = render(library, "/", "").version
+    assert before == render(library, "/", "").version != ""
+    manifest = tmp_path / "live" / "run.json"
+    manifest.write_text(manifest.read_text().replace('"steps": 0', '"steps": 7'))
+    os.utime(manifest, ns=(1, 1))
+    assert render(library, "/", "").version != before
 
 
 def test_a_run_that_is_open_says_so(tmp_path: Path) -> None:
     make_run(tmp_path / "live", {Site(0, "mlp", "gate"): draws(0)}, close=False)
-    assert rows(render(Library(tmp_path), "/", "").content)[0][3] == "open"
+    assert rows(render(Library(tmp_path), "/", "").content)[0][3] == "\u25cf open"
 
 
 # ---- a comparison -----------------------------------------------------------------------
@@ -128,7 +153,7 @@ def test_every_worst_site_leads_to_its_own_page() -> None:
 def test_the_heatmap_is_named_and_its_cells_lead_to_sites() -> None:
     page = render(LIBRARY, "/compare", BOTH)
     (graph,) = of(page.content, "Graph")
-    assert graph.id == {"type": "map", "to": "/compare/site"}
+    assert graph.id["to"] == "/compare/site"
     (image,) = [div for div in of(page.content, "Div") if getattr(div, "role", "") == "img"]
     assert "of 20 sites drifted" in getattr(image, "aria-label")
     cell = {"points": [{"customdata": "layers.0.ffn/out"}]}
@@ -173,7 +198,7 @@ def test_a_run_shows_a_measure_and_leads_to_every_other() -> None:
     size = LIBRARY.run(B).manifest.model["parameters"]
     assert f"{size:,} parameters" in text(page.content)
     (graph,) = of(page.content, "Graph")
-    assert graph.id == {"type": "map", "to": "/run"}
+    assert graph.id["to"] == "/run"
     assert {entry.name for entry in MEASURES} <= set(links(page.content))
 
 

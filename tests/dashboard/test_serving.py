@@ -44,15 +44,22 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def asked(path: str, search: str) -> dict[str, object]:
     """Return what the page sends to learn what a URL shows."""
+    outputs = [
+        f"{id_}.{name}"
+        for id_, name in (
+            ("page", "children"), ("navigation", "children"), ("exports", "children"),
+            ("title", "data"), ("tick", "disabled"), ("tick", "interval"), ("version", "data"),
+        )
+    ]  # fmt: skip
+    pairs = [name.split(".") for name in outputs]
     return {
-        "output": "..page.children...title.data..",
-        "outputs": [
-            {"id": "page", "property": "children"},
-            {"id": "title", "property": "data"},
-        ],
+        "output": f"..{'...'.join(outputs)}..",
+        "outputs": [{"id": id_, "property": name} for id_, name in pairs],
+        "state": [{"id": "version", "property": "data", "value": None}],
         "inputs": [
             {"id": "url", "property": "pathname", "value": path},
             {"id": "url", "property": "search", "value": search},
+            {"id": "tick", "property": "n_intervals", "value": None},
         ],
         "changedPropIds": ["url.pathname"],
     }
@@ -169,7 +176,7 @@ def test_a_failure_no_one_foresaw_becomes_a_page(
     def broken(*_: object) -> None:
         raise ValueError("of all things")
 
-    monkeypatch.setattr("dashboard.app.ROUTES", {"/": broken})
+    monkeypatch.setattr("dashboard.pages.runs.runs", broken)
     client = make_app(SAMPLES).server.test_client()
     answer = client.post("/_dash-update-component", json=asked("/", ""))
     assert answer.status_code == 200
