@@ -316,9 +316,7 @@ def _theory(told: Attribution) -> list[Content]:
     rank = sorted(found, key=lambda pair: pair[1].verdict != "unexplained")
     lost = sum(t.verdict == "unexplained" for _, t in found)
     said = (
-        f"{lost} of {len(found)} are further from theory than the tolerance."
-        if lost
-        else f"All {len(found)} are within the tolerance."
+        f"Unexplained, that is further from theory than the tolerance: {lost} of {len(found)}."
     )
     caption = "What theory expects beside what was seen" + (
         f"; {len(rank) - 200} more are in the data of this page" if len(rank) > 200 else ""
@@ -355,10 +353,10 @@ def _missing(told: Attribution, run: Run) -> list[Content]:
     rows: list[list[Content]] = [[what, how] for what, how, there in lacks if not there]
     if not rows:
         return []
-    made = f"Recorded with: {dict(options)}" if options else ""
+    made = "Recorded with: " + ", ".join(f"{key} {value}" for key, value in options.items())
     return [
         html.H2("Not in this run"),
         table(("what", "how to get it"), rows, wrap=True,
               caption="Nothing is shown where nothing was measured"),
-        html.P(made, className="dim") if made else None,
+        html.P(made, className="dim") if options else None,
     ]  # fmt: skip

@@ -29,11 +29,14 @@ def depth_chart(blocks: Sequence[BlockAttribution], *, chosen: str = "") -> go.F
     shared = {"x": x, "customdata": [b.block for b in blocks], "text": words,
               "hovertemplate": "%{text}<extra></extra>"}  # fmt: skip
     figure = go.Figure()
-    floors, own = [b.floor_db for b in blocks], [b.local_db for b in blocks]
-    figure.add_bar(y=axis.heights(floors), base=axis.equal, width=1, marker_color=FAINT,
-                   name="under the noise floor", **shared)  # fmt: skip
-    figure.add_bar(y=axis.heights(own), base=axis.equal, width=_SLIM, marker_color=CANDIDATE,
-                   name="local: the block's own error", **shared)  # fmt: skip
+    for name, levels, width, color in (
+        ("under the noise floor", [b.floor_db for b in blocks], 1.0, FAINT),
+        ("local: the block's own error", [b.local_db for b in blocks], _SLIM, CANDIDATE),
+    ):
+        figure.add_bar(
+            y=axis.heights(levels), base=axis.equal, width=width, marker_color=color, name=name,
+            textposition="none", **shared,
+        )  # fmt: skip
     figure.add_scatter(
         y=axis.places([b.end_db for b in blocks]), mode="lines", name="end to end",
         line={"color": INK, "width": 1.6, "dash": "dash"}, **shared,

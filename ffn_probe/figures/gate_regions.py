@@ -45,7 +45,9 @@ def gate_regions_chart(gate: GateError, regions: Sequence[Region]) -> go.Figure:
     ]
     figure.update_xaxes(title="value of the gate, in its unit", range=[low, high])
     figure.update_yaxes(title="share per unit of the gate", rangemode="tozero")
-    return framed(figure, height=340, margin={"t": 78})
+    framed(figure, height=360, margin={"t": 84})
+    figure.layout.legend.y = 1.16  # above the names of the regions
+    return figure
 
 
 def _label(region: Region, left: float, right: float) -> dict[str, Any]:
