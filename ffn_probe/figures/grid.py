@@ -2,18 +2,52 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from ffn_probe.anatomy import GRAD, ROLES, Site
-from ffn_probe.compare import Drift, SiteDrift
-from ffn_probe.measures import measure
-from ffn_probe.runs import Run
+from ffn_probe.anatomy import GRAD, ROLES
+from ffn_probe.compare import Change, Drift, SiteDrift
+from ffn_probe.compare.change import RANK
+from ffn_probe.compare.tolerance import (
+    Tolerance,
+    changes_of,
+    times_noise,
+    times_threshold,
+    tolerance,
+    worst_of,
+)
+from ffn_probe.compare.words import in_words
+from ffn_probe.figures.numbers import number
+from ffn_probe.figures.theme import THRESHOLD_AT
 
 CAP = 100.0
 """Scores beyond are drawn as this; the text holds the true number."""
+
+FLOOR_CAP = 1000.0
+"""Multiples of the floor beyond are drawn as this."""
+
+PASSED_AT = 0.14
+"""Where on the drift's scale the greys of what passes end."""
+
+By = Literal["threshold", "floor"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a drift is looked at: by which multiple, which aspect ("" all), and how strictly.
+
+    `multiplier` is on every practical threshold; verdicts are at 1.
+    """
+
+    by: By = "threshold"
+    aspect: str = ""
+    multiplier: float = 1.0
+
+
+AS_JUDGED = View()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +69,16 @@ class Cell:
     """One role of one block: its value, a status or what it lacks, words, the site's name.
 
     `mark` is "PASS", "WARN", "FAIL", "only_a", "only_b", "absent", or "" for a measure.
+    `tolerance` is that of all the cell stands for, `raw` its multiple at 1 times the
+    thresholds, whatever its status.
     """
 
     value: float
     mark: str
     text: str
     name: str = ""
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    raw: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +101,69 @@ class Grid:
 # ---- a drift ----------------------------------------------------------------------------
 
 
-def drift_grid(drift: Drift) -> Grid:
-    """Return how far each site is over its threshold; a mixture shows its worst expert.
+def drift_grid(drift: Drift, view: View = AS_JUDGED) -> Grid:
+    """Return how far each site is over its threshold, or its floor; of a mixture the worst.
 
-    A score of 1 is the practical threshold, 2 a failure. What is under the noise floor
-    scores 0, whatever its threshold. What is on one side only is marked, not left out.
+    Times the threshold: 1 is the practical threshold, 2 a failure; what is under the noise
+    floor scores 0, whatever its threshold. Times the floor: of the site's worst change, NaN
+    without a floor. What is on one side only is marked, not left out.
     """
     columns = _columns(drift)
     roles = ordered_roles(
         [*(s.role for s in drift.sites), *(s.role for s in (*drift.only_a, *drift.only_b))]
     )
-    worst: dict[tuple[str, str], SiteDrift] = {}
+    found: dict[tuple[str, str], list[SiteDrift]] = {}
     for site in drift.sites:
-        old = worst.get((site.role, site.block_a))
-        if old is None or site.worst.severity > old.worst.severity:
-            worst[site.role, site.block_a] = site
+        found.setdefault((site.role, site.block_a), []).append(site)
     sides = {"only_a": drift.a.name, "only_b": drift.b.name}
     single = {("only_a", s.role, s.block) for s in drift.only_a}
     single |= {("only_b", s.role, s.block) for s in drift.only_b}
 
     def cell(role: str, column: Column) -> Cell:
-        site = worst.get((role, column.block_a))
-        if site is not None:
-            return Cell(score(site), site.status, site_text(site), site.name)
+        sites = found.get((role, column.block_a), ())
         where = f"layer {column.label} {role}"
+        if sites:
+            return _compared(sites, view, where)
         for side, block in (("only_a", column.block_a), ("only_b", column.block_b)):
             if (side, role, block) in single:
                 return Cell(math.nan, side, f"{where}: only in {sides[side]}")
         return Cell(math.nan, "absent", f"{where}: in neither run")
 
     cells = tuple(tuple(cell(role, column) for column in columns) for role in roles)
-    return Grid(roles, columns, cells, "times the threshold, where above the noise floor", "x")
+    return Grid(roles, columns, cells, _LABELS[view.by], "x")
+
+
+_LABELS: Mapping[By, str] = {
+    "threshold": "times the threshold, where above the noise floor",
+    "floor": "times the noise floor",
+}
+
+
+def _compared(sites: Sequence[SiteDrift], view: View, where: str) -> Cell:
+    """Return the cell of a site, or of the experts of a mixture: the worst, by name."""
+    ranked = [(worst, site) for site in sites if (worst := worst_of(site, view.aspect))]
+    if not ranked:
+        return Cell(math.nan, "absent", f"{where}: {view.aspect} was not recorded")
+    worst, site = max(ranked, key=lambda pair: pair[0].severity)
+    held = Tolerance()
+    for _, other in ranked:
+        held = held.with_(tolerance(changes_of(other, view.aspect)))
+    status = held.status(view.multiplier)
+    text = f"{status} {site_place(site, len(sites))}: {in_words(worst)}"
+    ratio = times_threshold(worst)
+    text += f", {number(ratio)} times its threshold" if ratio > 0 else ""
+    raw = times_noise(worst) if view.by == "floor" else _most(changes_of(site, view.aspect))
+    value = raw if view.by == "floor" else min(raw / view.multiplier, _MOST[status])
+    return Cell(value, status, text, site.name, held, raw)
+
+
+def _most(changes: Sequence[Change]) -> float:
+    """Return the largest multiple of a threshold."""
+    found = (times_threshold(change) for change in changes)
+    return max((x for x in found if not math.isnan(x)), default=0.0)
+
+
+_MOST: Mapping[str, float] = {"PASS": 1.0, "WARN": 2.0, "FAIL": math.inf}
 
 
 def _columns(drift: Drift) -> tuple[Column, ...]:
@@ -119,69 +189,39 @@ def _columns(drift: Drift) -> tuple[Column, ...]:
 
 def score(site: SiteDrift) -> float:
     """Return |value| over the threshold of the worst change that is above the floor."""
-    best = 0.0
-    for change in site.changes:
-        noise = max(change.floor or 0.0, change.repeat_floor or 0.0)
-        hidden = change.status == "PASS" and abs(change.value) <= noise
-        if hidden or math.isnan(change.value):
-            continue
-        if change.threshold > 0:
-            best = max(best, abs(change.value) / change.threshold)
-        elif change.status != "PASS":
-            best = math.inf
-    return min(best, {"PASS": 1.0, "WARN": 2.0, "FAIL": math.inf}[site.status])
+    return min(_most(site.changes), _MOST[site.status])
 
 
-def shade(value: float) -> float:
-    """Return where a score falls on the drift's colour scale, 0..1; NaN is 0."""
-    return 0.0 if math.isnan(value) else math.log1p(min(value, CAP)) / math.log1p(CAP)
+def shade(value: float, cap: float = CAP) -> float:
+    """Return where a multiple falls on the drift's colour scale, 0..1; NaN is 0.
 
-
-def site_text(site: SiteDrift) -> str:
-    """Return what a cell says in words."""
-    expert = f" expert {site.expert}" if site.expert >= 0 else ""
-    return f"{site.status} layer {site.layer} {site.role}{expert}: {site.headline}"
-
-
-# ---- a run ------------------------------------------------------------------------------
-
-
-def measure_grid(run: Run, name: str) -> Grid:
-    """Return a measure of every site; a mixture shows its most unusual expert.
-
-    Raises:
-        UnknownName: no measure has that name.
+    Linear up to 1, where colour begins, logarithmic from there to the cap.
     """
-    entry = measure(name)
-    unit = "" if entry.unit == "1" else f" {entry.unit}"
-    found: dict[tuple[str, str], tuple[float, Site]] = {}
-    for line in run.measures([name]).to_dict("records"):
-        site = Site(line["layer"], line["block"], line["role"], line["expert"])
-        value, old = float(line["value"]), found.get((site.role, site.block))
-        if old is None or _more_unusual(value, old[0], entry.direction):
-            found[site.role, site.block] = value, site
-    blocks = sorted({(site.layer, site.block) for site in run.sites})
-    columns = tuple(Column(str(layer), block, "") for layer, block in blocks)
-    roles = ordered_roles({site.role for site in run.sites})
-
-    def cell(role: str, column: Column) -> Cell:
-        where = f"layer {column.label} {role}"
-        if (role, column.block_a) not in found:
-            return Cell(math.nan, "absent", f"{where}: does not apply")
-        value, site = found[role, column.block_a]
-        expert = f" (expert {site.expert})" if site.expert >= 0 else ""
-        return Cell(value, "", f"{where}: {value:.4g}{unit}{expert}", site.name)
-
-    cells = tuple(tuple(cell(role, column) for column in columns) for role in roles)
-    return Grid(roles, columns, cells, entry.label, entry.unit)
+    if math.isnan(value):
+        return 0.0
+    if value <= 1:
+        return THRESHOLD_AT * value
+    return THRESHOLD_AT + (1 - THRESHOLD_AT) * math.log(min(value, cap)) / math.log(cap)
 
 
-def _more_unusual(value: float, old: float, direction: str) -> bool:
-    if math.isnan(old) or math.isnan(value):
-        return math.isnan(old)
-    if direction == "both":
-        return abs(value) > abs(old)
-    return value < old if direction == "low" else value > old
+def heat(cell: Cell, by: By) -> float:
+    """Return where a cell falls on the drift's colour scale, 0..1; NaN where nothing is.
+
+    What passes is grey, the darker the further it is above its floor or towards its
+    threshold; what does not is in colour.
+    """
+    if cell.mark not in RANK:
+        return math.nan
+    place = shade(cell.value, FLOOR_CAP if by == "floor" else CAP)
+    if cell.mark != "PASS":
+        return max(place, THRESHOLD_AT)
+    return PASSED_AT * (place if by == "floor" else min(place / THRESHOLD_AT, 1.0))
+
+
+def site_place(site: SiteDrift, of: int = 1) -> str:
+    """Return "layer 3 hidden", with the expert, and of how many it is the worst."""
+    expert = f" expert {site.expert}" if site.expert >= 0 else ""
+    return f"layer {site.layer} {site.role}{expert}" + (f" (worst of {of})" if of > 1 else "")
 
 
 # ---- axes -------------------------------------------------------------------------------

@@ -8,7 +8,19 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from ffn_probe.compare import Drift
-from ffn_probe.figures.grid import CAP, Grid, drift_grid, measure_grid, shade, ticks
+from ffn_probe.figures.grid import (
+    AS_JUDGED,
+    CAP,
+    FLOOR_CAP,
+    Cell,
+    Grid,
+    View,
+    drift_grid,
+    heat,
+    shade,
+    ticks,
+)
+from ffn_probe.figures.measure_grid import measure_grid
 from ffn_probe.figures.theme import FONT, SCALE, SEQUENTIAL, SIGN, Scale, css
 from ffn_probe.runs import Run
 
@@ -18,22 +30,41 @@ SIGNED = 48  # columns; with more, a sign does not fit its cell
 Shown = Float[np.ndarray, "roles columns"]
 
 
-def drift_heatmap(drift: Drift) -> go.Figure:
+def drift_heatmap(drift: Drift, view: View = AS_JUDGED) -> go.Figure:
     """Return the drift of every site: colour, a sign for WARN and FAIL, words on hover.
 
-    A cell's `customdata` is the name of its site, "" where there is none to go to.
+    A cell's `customdata` is the name of its site, "" where there is none to go to. The
+    colours and the signs are all that another multiplier changes.
     """
-    grid = drift_grid(drift)
-    shown = np.array([[shade(cell.value) for cell in row] for row in grid.cells])
-    shown[np.isnan(grid.values)] = np.nan
-    figure = _heatmap(grid, shown, SCALE, (0.0, 1.0))
-    levels = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, CAP)
-    figure.data[0].colorbar = {
-        "title": {"text": "x threshold", "side": "right"}, "thickness": 12,
-        "tickvals": [shade(v) for v in levels],
-        "ticktext": [*(f"{v:g}" for v in levels[:-1]), f"{CAP:g}+"],
-    }  # fmt: skip
+    grid = drift_grid(drift, view)
+    shown = np.array([[heat(cell, view.by) for cell in row] for row in grid.cells])
+    figure = _heatmap(grid, shown.reshape(len(grid.roles), -1), SCALE, (0.0, 1.0))
+    cap = FLOOR_CAP if view.by == "floor" else CAP
+    levels = (
+        [1.0, 10.0, 100.0, 1000.0] if view.by == "floor" else [1.0, 2.0, 5.0, 10.0, 30.0, 100.0]
+    )
+    figure.data[0].update(
+        text=[[sign(cell) for cell in row] for row in grid.cells], texttemplate="%{text}",
+        hovertext=[[escape(_words(cell)) for cell in row] for row in grid.cells],
+        hovertemplate="%{text} %{hovertext}<extra></extra>",
+        textfont={"size": 12} if len(grid.columns) <= SIGNED else {},
+        colorbar={
+            "title": {"text": f"times the {view.by}", "side": "right"}, "thickness": 12,
+            "tickvals": [0.0, *(shade(v, cap) for v in levels)],
+            "ticktext": ["passes", *(f"{v:g}" for v in levels[:-1]), f"{cap:g}+"],
+        },
+    )  # fmt: skip
     return figure
+
+
+def sign(cell: Cell) -> str:
+    """Return the sign of a site that does not pass; "" of one that does, or is not there."""
+    return SIGN[cell.mark] if cell.mark in {"WARN", "FAIL"} else ""
+
+
+def _words(cell: Cell) -> str:
+    """Return the words without the status, which another multiplier may change."""
+    return cell.text.removeprefix(f"{cell.mark} ")
 
 
 def measure_heatmap(run: Run, name: str) -> go.Figure:
@@ -80,8 +111,6 @@ def _heatmap(
         )
     )  # fmt: skip
     _hatch(figure, grid)
-    if len(x) <= SIGNED:
-        _sign(figure, grid, shown)
     places = ticks(grid.columns)
     figure.update_xaxes(
         title="layer", tickvals=places, ticktext=[grid.columns[t].label for t in places],
@@ -103,36 +132,23 @@ def _heatmap(
 
 
 def _hatch(figure: go.Figure, grid: Grid) -> None:
-    """Hatch the cells of sites that one side lacks."""
+    """Hatch the cells of sites that one side lacks, with the letter of the side that has it."""
     found = [
-        (role, j, escape(cell.text))
+        (role, j, escape(cell.text), SIGN[cell.mark])
         for role, row in zip(grid.roles, grid.cells, strict=True)
         for j, cell in enumerate(row)
         if cell.mark in {"only_a", "only_b"}
     ]
     if found:
-        roles, places, texts = (list(part) for part in zip(*found, strict=True))
+        roles, places, texts, letters = (list(part) for part in zip(*found, strict=True))
         lines = {"shape": "/", "size": 7, "solidity": 0.25, "fgcolor": "rgba(128,128,128,0.7)"}
         figure.add_bar(
             y=roles, base=[j - 0.5 for j in places], x=[1] * len(places), width=1,
             orientation="h", hovertext=texts, showlegend=False,
+            text=letters if len(grid.columns) <= SIGNED else None, textposition="inside",
+            insidetextanchor="middle", textangle=0,
+            textfont={"size": 12, "color": FONT["color"]},
             hovertemplate="%{hovertext}<extra></extra>",
             marker={"color": "rgba(128,128,128,0.08)", "pattern": lines,
                     "line": {"width": 1, "color": "rgba(128,128,128,0.35)"}},
         )  # fmt: skip
-
-
-def _sign(figure: go.Figure, grid: Grid, shown: Shown) -> None:
-    """Write the signs of WARN and FAIL, and of the side that alone has a site."""
-    notes = []
-    for i, row in enumerate(grid.cells):
-        for j, cell in enumerate(row):
-            sign = "" if cell.mark in {"PASS", ""} else SIGN[cell.mark]
-            if sign:
-                ink = "#222222" if shown[i, j] <= 0.55 else "#ffffff"
-                color = FONT["color"] if math.isnan(cell.value) else ink
-                notes.append({
-                    "x": j, "y": grid.roles[i], "text": sign, "showarrow": False,
-                    "font": {"size": 12, "color": color},
-                })  # fmt: skip
-    figure.update_layout(annotations=notes)

@@ -33,7 +33,7 @@ THRESHOLD_AT = 0.15
 """Where the practical threshold falls on SCALE (see `grid.shade`): colour starts there."""
 
 SCALE: Scale = (
-    (0.0, "#80808021"), (0.14, "#b3a27c55"), (THRESHOLD_AT, "#f3d9a4ff"), (0.45, "#ec9f5bff"),
+    (0.0, "#8080801a"), (0.14, "#80808080"), (THRESHOLD_AT, "#f3d9a4ff"), (0.45, "#ec9f5bff"),
     (0.75, "#cf4f3aff"), (1.0, "#8f1230ff"),
 )  # fmt: skip
 """Drift: grey under the threshold, pale to dark beyond it."""

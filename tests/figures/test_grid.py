@@ -12,13 +12,13 @@ from ffn_probe.errors import UnknownName
 from ffn_probe.figures.grid import (
     Cell,
     drift_grid,
-    measure_grid,
     ordered_roles,
     score,
     shade,
     ticks,
 )
 from ffn_probe.figures.heatmap import drift_heatmap, measure_heatmap
+from ffn_probe.figures.measure_grid import measure_grid
 from ffn_probe.figures.theme import SCALE, THRESHOLD_AT, color_at
 from ffn_probe.runs import Run
 from tests.compare.made_runs import draws, make_run
@@ -65,8 +65,8 @@ def test_a_cell_says_how_far_over_its_threshold_a_site_is(drift: Drift) -> None:
 
 
 def test_what_did_not_move_scores_nothing(drift: Drift) -> None:
-    assert cell(drift, "gate", 0) == Cell(0.0, "PASS", cell(drift, "gate", 0).text,
-                                          "layers.0.mlp/gate")  # fmt: skip
+    still = cell(drift, "gate", 0)
+    assert (still.value, still.mark, still.raw) == (0.0, "PASS", 0.0)
     assert all(score(s) == 0 for s in drift.sites if s.layer != 1)
 
 
@@ -136,11 +136,16 @@ def test_heatmap_has_words_site_names_and_hatching(drift: Drift) -> None:
     assert cells.z.dtype == np.float32
     assert cells.customdata[1][1] == "layers.1.mlp/gate"
     assert cells.customdata[0][0] == ""
-    assert "only in a" in cells.text[0][0]
+    assert "only in a" in cells.hovertext[0][0]
     assert len(hatched.y) == 6
     assert hatched.marker.pattern.shape == "/"
     assert figure.layout.xaxis.title.text == "layer"
-    assert {note.text for note in figure.layout.annotations} == {"A", "B", "\u2715"}
+    assert hatched.text == ("A",) * 3 + ("B",) * 3
+    assert [list(row) for row in cells.text] == [
+        ["", "", ""],
+        *[["", "\u2715", ""]] * 2,
+        [""] * 3,
+    ]
 
 
 def test_names_from_a_run_are_text_in_a_chart(tmp_path: Path) -> None:
