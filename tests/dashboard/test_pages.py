@@ -12,7 +12,7 @@ from dashboard.components.page import href
 from dashboard.data import Library
 from dashboard.routes import query_of, render
 from ffn_probe.anatomy import Site
-from ffn_probe.compare import compare
+from ffn_probe.compare import ASPECTS, STATISTICS, compare
 from ffn_probe.measures import MEASURES
 from ffn_probe.report.words import number
 from tests.compare.made_runs import draws, make_run
@@ -32,7 +32,8 @@ def test_the_runs_are_listed_with_what_they_are() -> None:
     assert page.title == "Runs - ffn-probe"
     assert {row[2]: row[2:13] for row in rows(page.content)}[B] == [
         B, "closed", made.model["class"], "rmsnorm", "silu glu", "float32", "4",
-        str(made.windows), str(made.steps), f"{made.tokens:,}", made.created[:16].replace("T", " "),
+        str(made.windows), str(made.steps), f"{made.tokens:,}",
+        made.created[:16].replace("T", " "),
     ]  # fmt: skip
     assert len(rows(page.content)) == 8
 
@@ -53,8 +54,8 @@ def test_a_paired_run_says_its_verdict_and_leads_to_its_report() -> None:
     page, told = render(LIBRARY, "/run", "?run=swap-naive"), LIBRARY.attribution("swap-naive")
     assert told.verdict in text(page.content)
     assert [row[1] for row in rows(page.content)][:4] == [b.block for b in told.blocks]
-    hrefs = {a.href for a in of(page.content, "A")}
-    assert "/report/attribution.html?run=swap-naive" in hrefs
+    assert links(page.content)["Explain it"] == "/explain?run=swap-naive"
+    assert page.report == "/report/attribution?run=swap-naive"
 
 
 def test_two_chosen_runs_lead_to_their_comparison() -> None:
@@ -100,7 +101,7 @@ def test_the_runs_are_sorted_by_any_column_and_the_broken_stay_last(tmp_path: Pa
 
 
 def test_the_page_of_a_run_that_grows_is_drawn_anew(tmp_path: Path) -> None:
-    writer = make_run(tmp_path / "live", {Site(0, "mlp", "gate"): draws(0)}, close=False)
+    make_run(tmp_path / "live", {Site(0, "mlp", "gate"): draws(0)}, close=False)
     library = Library(tmp_path)
     before = render(library, "/", "").version
     assert before == render(library, "/", "").version != ""
@@ -199,7 +200,41 @@ def test_a_run_shows_a_measure_and_leads_to_every_other() -> None:
     assert f"{size:,} parameters" in text(page.content)
     (graph,) = of(page.content, "Graph")
     assert graph.id["to"] == "/run"
-    assert {entry.name for entry in MEASURES} <= set(links(page.content))
+    chosen = of(page.content, "Option")
+    assert {option.value for option in chosen} == {entry.name for entry in MEASURES}
+    assert [o.value for o in chosen if getattr(o, "selected", False)] == ["kurtosis_fisher"]
+
+
+def test_a_run_lists_its_blocks_with_what_they_are() -> None:
+    blocks = LIBRARY.run(B).blocks
+    found = [
+        row for row in rows(render(LIBRARY, "/run", f"?run={B}").content) if len(row) == 11
+    ]
+    assert [row[:5] for row in found] == [
+        [str(b.layer), b.name, b.kind, b.layout, b.activation] for b in blocks
+    ]
+    assert [row[9] for row in found] == [number(b.recompute_error) for b in blocks]
+
+
+def test_a_run_says_what_was_noticed_or_that_nothing_was(tmp_path: Path) -> None:
+    make_run(tmp_path / "good", {Site(0, "mlp", "gate"): draws(0)})
+    make_run(
+        tmp_path / "odd", {Site(0, "mlp", "gate"): draws(0)}, warnings=("a tap was silent",)
+    )
+    said = {name: text(render(Library(tmp_path), "/run", f"?run={name}").content)
+            for name in ("good", "odd")}  # fmt: skip
+    assert "nothing was noticed" in said["good"]
+    assert "nothing was noticed" not in said["odd"]
+    assert "a tap was silent" in said["odd"]
+
+
+def test_the_methods_define_every_measure_and_statistic() -> None:
+    page = render(LIBRARY, "/methods", "")
+    names = {row[0] for row in rows(page.content)}
+    assert {entry.name for entry in MEASURES} <= names
+    assert {entry.name for entry in STATISTICS} <= names
+    assert set(ASPECTS) <= names
+    assert set(page.data) == {"measures", "statistics"}
 
 
 def test_a_site_of_a_run_shows_its_distribution_and_measures() -> None:
