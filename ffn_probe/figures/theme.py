@@ -45,6 +45,13 @@ SEQUENTIAL: Scale = (
 """Measures: pale to dark."""
 
 
+DIVERGING: Scale = (
+    (0.0, "#174f91ff"), (0.25, "#5b9bdcff"), (0.5, "#8080802b"), (0.75, "#e8935aff"),
+    (1.0, "#9c4208ff"),
+)  # fmt: skip
+"""Ratios: the reference's blue where it has more, the candidate's orange where that has."""
+
+
 def color_at(share: float, scale: Scale = SCALE) -> str:
     """Return the colour at 0..1 of a scale as #rrggbbaa; beyond the ends, the end's."""
     share = min(max(share, scale[0][0]), scale[-1][0])
