@@ -93,15 +93,15 @@ def part_files(folder: Path, table: str, *, windows: int | None = None) -> list[
     return list(found)
 
 
-def read_part(path: Path, table: str) -> pa.Table:
-    """Return one part as an Arrow table with exactly the columns of the schema.
+def read_part(path: Path, table: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return one part as an Arrow table with the columns of the schema, or some of them.
 
     Raises:
         RunError: the file is truncated or is no Parquet file.
         SchemaError: columns are missing or have other types, or sizes or values are absurd.
     """
     with opened(path, table) as file:
-        return read_groups(file, table, path)
+        return read_groups(file, table, path, columns=columns)
 
 
 @contextmanager

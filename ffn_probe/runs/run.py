@@ -7,7 +7,8 @@ The tables are plain Parquet, so any engine can query them too. With DuckDB:
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ import pyarrow as pa
 
 from ffn_probe.anatomy import ROLES, Block, Site
 from ffn_probe.attribution import Attribution, explain, pair_measures
-from ffn_probe.errors import RunError, SchemaError, SketchError, UnknownName
-from ffn_probe.measures import MeasureInput, measure_all
+from ffn_probe.errors import RunError, UnknownName
+from ffn_probe.runs.late import LateSummary
 from ffn_probe.runs.manifest import Manifest
+from ffn_probe.runs.measured import measured
 from ffn_probe.runs.paired import check_paired
-from ffn_probe.runs.parts import read_parts, rows_of
+from ffn_probe.runs.parts import read_parts
+from ffn_probe.runs.reader import Reader
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, TABLES, WHOLE
+from ffn_probe.runs.stored import RowCount, Stored
 from ffn_probe.runs.trends import read_trends
 from ffn_probe.runs.weights import WeightGeometry
 from ffn_probe.sketches import (
@@ -34,7 +38,6 @@ from ffn_probe.sketches import (
     QuantNoise,
     Summary,
 )
-from ffn_probe.sketches.summary import merged_dtype
 
 _SKETCHES: Mapping[str, Any] = {
     "moments": Moments,
@@ -53,8 +56,8 @@ class Run:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._loaded: dict[str, dict[Site, dict[int, Any]]] = {}
-        self._rows: dict[Site, dict[int, tuple[int, int, str]]] = {}
+        self._loaded: dict[tuple[str, Any], Stored] = {}
+        self._lock = threading.RLock()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "Run":
@@ -131,8 +134,8 @@ class Run:
 
     # Sketches
 
-    def load(self, table: str) -> dict[Site, dict[int, Any]]:
-        """Return site -> fold -> sketch of one table, windows merged.
+    def load(self, table: str) -> Stored:
+        """Return site -> fold -> sketch of one table, windows merged; read as it is used.
 
         Raises:
             UnknownName: no table has that name.
@@ -140,66 +143,58 @@ class Run:
         """
         if table not in _SKETCHES:
             raise UnknownName.of("table", table, _SKETCHES)
-        if table not in self._loaded:
-            self._loaded[table] = self._read(table)
-        return self._loaded[table]
+        return self._stored(table, _SKETCHES[table])
 
-    def _read(self, table: str) -> dict[Site, dict[int, Any]]:
-        kind = _SKETCHES[table]
-        found: dict[Site, dict[int, Any]] = {}
-        for path, data in self._read_parts(table):
-            for row in rows_of(data):
-                site = Site(row["layer"], row["block"], row["role"], row["expert"])
-                folds = found.setdefault(site, {})
-                fold = row["fold"]
-                sketch = _parsed(kind, row, path)
-                old = folds.get(fold)
-                folds[fold] = sketch if old is None else _together(old, sketch, path)
-                if table == "moments":
-                    self._count_rows(site, fold, row)
-        return found
+    def _stored(self, table: str, kind: Any) -> Stored:
+        with self._lock:
+            if (table, kind) not in self._loaded:
+                reader = Reader(self.folder, table, windows=self._windows)
+                self._loaded[table, kind] = Stored(reader, kind)
+            return self._loaded[table, kind]
 
-    def _read_parts(self, table: str) -> Iterator[tuple[Path, pa.Table]]:
-        """Yield the parts to read: of an open run, those of its finished windows."""
-        windows = None if self.closed else self.manifest.windows
-        return read_parts(self.folder, table, windows=windows)
+    @property
+    def _windows(self) -> int | None:
+        """How many windows can be read: of an open run, those that are finished."""
+        return None if self.closed else self.manifest.windows
 
-    def _count_rows(self, site: Site, fold: int, row: Mapping[str, Any]) -> None:
-        folds = self._rows.setdefault(site, {})
-        seen, sampled, dtype = folds.get(fold, (0, 0, row["dtype"]))
-        same = merged_dtype(dtype, row["dtype"])
-        folds[fold] = (seen + row["seen_rows"], sampled + row["sampled_rows"], same)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tables that are held in memory, about."""
+        with self._lock:
+            return sum(stored.nbytes for stored in self._loaded.values())
 
     def rows(self, site: str | Site) -> tuple[int, int, str]:
         """Return (rows seen, rows sampled, dtype) of a site."""
-        where = self.site(site)
-        parts = list(self._rows[where].values())
-        dtype = reduce(merged_dtype, (p[2] for p in parts), "")
-        return sum(p[0] for p in parts), sum(p[1] for p in parts), dtype
+        counted = self._stored("moments", RowCount)[self.site(site)]
+        total = reduce(RowCount.merge, counted.values())
+        return total.seen, total.sampled, total.dtype
 
     def summary(self, site: str | Site) -> Summary:
         """Return the merged summary of one site over all windows and folds.
+
+        Each of its parts is read when it is looked at, and raises then what `load` raises.
 
         Raises:
             UnknownName: the run has no such site.
         """
         where = self.site(site)
-        seen, sampled, dtype = self.rows(where)
-        channels = _merged(self._parts("channels", where, (EVEN, ODD)))
-        width = channels.count.size if channels is not None else 0
-        joint = self._parts("joint", where, (WHOLE,))
-        extremes = _merged(self._parts("extremes", where, range(FOLDS)))
-        return Summary(
-            seen,
-            sampled,
-            _merged(self._parts("moments", where, range(FOLDS))) or Moments.empty(),
-            self.histogram(where),
-            channels if channels is not None else Channels.empty(width),
-            extremes if extremes is not None else Extremes.empty(),
-            joint[0] if joint else None,
-            _merged(self._parts("quant", where, range(FOLDS))) or QuantNoise.empty(),
-            dtype,
-        )
+
+        def merged(table: str, folds: Iterable[int], kind: Any) -> Any:
+            return _merged(self._parts(table, where, folds)) or kind.empty()
+
+        return LateSummary({
+            "seen_rows": lambda: self.rows(where)[0],
+            "sampled_rows": lambda: self.rows(where)[1],
+            "moments": lambda: merged("moments", range(FOLDS), Moments),
+            "histogram": lambda: self.histogram(where),
+            "channels": lambda: (
+                _merged(self._parts("channels", where, (EVEN, ODD))) or Channels.empty(0)
+            ),
+            "extremes": lambda: merged("extremes", range(FOLDS), Extremes),
+            "joint": lambda: _merged(self._parts("joint", where, (WHOLE,))),
+            "quant": lambda: merged("quant", range(FOLDS), QuantNoise),
+            "dtype": lambda: self.rows(where)[2],
+        })  # fmt: skip
 
     def histogram(self, site: str | Site) -> BitHistogram:
         """Return the histogram of a site at full resolution."""
@@ -221,9 +216,9 @@ class Run:
             block: the block's name.
             expert: of a mixture, which expert.
         """
-        found = self.load("weights").items()
-        where = [folds for site, folds in found if (site.block, site.expert) == (block, expert)]
-        return where[0][WHOLE] if where else None
+        layers = {known.name: known.layer for known in self.blocks}
+        where = Site(layers.get(block, -1), block, "hidden", expert)
+        return next(iter(self._parts("weights", where, (WHOLE,))), None)
 
     def _parts(self, table: str, site: Site, folds: Iterable[int]) -> list[Any]:
         found = self.load(table).get(site, {})
@@ -250,7 +245,8 @@ class Run:
         if name not in TABLES:
             raise UnknownName.of("table", name, ["measures", "pairs", *TABLES])
         schema = TABLES[name]
-        parts = [data for _, data in self._read_parts(name)]
+        read = read_parts(self.folder, name, windows=self._windows)
+        parts = [data for _, data in read]
         data = pa.concat_tables(parts) if parts else schema.empty_table()
         frame: pd.DataFrame = data.to_pandas()
         frame.attrs["units"] = {
@@ -283,27 +279,17 @@ class Run:
 
     def measures(self, names: Iterable[str] | None = None) -> pd.DataFrame:
         """Return one row a site and measure, with its value and unit."""
-        kinds = {block.name: block for block in self.blocks}
-        summaries = {site: self.summary(site) for site in self.sites}
-        beside: dict[tuple[str, int], dict[str, Summary]] = {}
-        for site, summary in summaries.items():
-            beside.setdefault((site.block, site.expert), {})[site.role] = summary
-        lines: list[dict[str, Any]] = []
-        for site, summary in summaries.items():
-            siblings = beside.get((site.block, -1), {}) | beside[site.block, site.expert]
-            given = MeasureInput(summary, site.role, kinds.get(site.block), siblings)
-            lines += [
-                {
-                    "layer": site.layer,
-                    "block": site.block,
-                    "role": site.role,
-                    "expert": site.expert,
-                    "measure": entry.name,
-                    "value": value,
-                    "unit": entry.unit,
-                }
-                for entry, value in measure_all(given, names)
-            ]
+        found = measured(
+            self.sites,
+            self.summary,
+            blocks=self.blocks,
+            names=names,
+            what=f"measuring {self.name}",
+        )
+        lines = [
+            (site.layer, site.block, site.role, site.expert, entry.name, value, entry.unit)
+            for site, entry, value in found
+        ]
         columns = ["layer", "block", "role", "expert", "measure", "value", "unit"]
         return pd.DataFrame(lines, columns=columns)
 
@@ -326,21 +312,6 @@ class Run:
         """
         check_paired(self.manifest, self.folder)
         return pair_measures(self)
-
-
-def _parsed(kind: Any, row: Mapping[str, Any], path: Path) -> Any:
-    try:
-        sketch = kind.from_row(row)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise SchemaError(f"{path} holds a damaged row: {error}") from error
-    return sketch
-
-
-def _together(a: Any, b: Any, path: Path) -> Any:
-    try:
-        return a.merge(b)
-    except SketchError as error:
-        raise SchemaError(f"{path} does not fit the parts before it: {error}") from error
 
 
 def _merged(parts: list[Any]) -> Any:

@@ -1,0 +1,155 @@
+"""Read a table site by site, without holding it: what is wanted, when it is wanted.
+
+The keys of all rows are read first (they are small), so that the rows of a site are known by
+their place. Then a site costs the row groups that hold it. Parts of a recorder have small
+row groups; a table in many parts, or in large groups, is better read as a whole, once.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+from ffn_probe.anatomy import Site
+from ffn_probe.runs.parts import (
+    Spans,
+    check_new,
+    opened,
+    part_files,
+    read_groups,
+    read_part,
+    rows_of,
+)
+from ffn_probe.runs.progress import told
+from ffn_probe.runs.schema import KEYS, TABLES
+
+SITE = ("layer", "block", "role", "expert")
+_SMALL = 48 << 20  # bytes unpacked; of a table below, any site can be read
+_GROUP = 32 << 20  # bytes unpacked; a row group above is too much for one site
+_PARTS = 16  # more are not opened for one site
+_KEPT = 48 << 20  # bytes of unpacked row groups that are kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Rows of one site in one row group of one part, and the fold of each."""
+
+    part: int
+    group: int
+    rows: Int64[np.ndarray, " rows"]
+    folds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a site: its part, its fold, its columns."""
+
+    path: Path
+    fold: int
+    columns: dict[str, Any]
+
+
+class Reader:
+    """One table of a run folder: its sites, and the rows of each. Threads may share it."""
+
+    def __init__(self, folder: Path, table: str, *, windows: int | None = None) -> None:
+        self.folder, self.table = folder, table
+        self.parts = part_files(folder, table, windows=windows)
+        self._sizes: list[int] = []
+        self._groups: OrderedDict[tuple[int, int, tuple[str, ...]], pa.Table] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @property
+    def places(self) -> dict[Site, list[Place]]:
+        """Where the rows of each site are, in the order of the parts.
+
+        Raises:
+            RunError, SchemaError: a part cannot be read, or says again what another one said.
+        """
+        with self._lock:
+            return self._found
+
+    @cached_property
+    def _found(self) -> dict[Site, list[Place]]:
+        found: dict[Site, list[Place]] = {}
+        seen: Spans = {}
+        self._sizes = []
+        what = f"opening {self.table} of {self.folder.name}"
+        for part, path in enumerate(told(what, self.parts)):
+            with opened(path, self.table) as file:
+                data = read_groups(file, self.table, path, columns=KEYS)
+                groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+                ends = np.cumsum([0, *(group.num_rows for group in groups)])
+                self._sizes += [group.total_byte_size for group in groups]
+            check_new(data, path, seen)
+            folds = data.column("fold").to_numpy()
+            for site, rows in _by_site(data):
+                at = np.searchsorted(ends, rows, side="right") - 1
+                for group in np.unique(at).tolist():
+                    own = rows[at == group]
+                    place = Place(part, group, own - ends[group], tuple(folds[own].tolist()))
+                    found.setdefault(site, []).append(place)
+        return found
+
+    @property
+    def by_site(self) -> bool:
+        """Whether one site can be read without reading much of the rest."""
+        with self._lock:
+            small = not self.places or sum(self._sizes) <= _SMALL
+            return small or (len(self.parts) <= _PARTS and max(self._sizes) <= _GROUP)
+
+    def rows(self, site: Site, columns: Sequence[str] | None = None) -> Iterator[Row]:
+        """Yield the rows of a site, with all columns or some.
+
+        Raises:
+            RunError, SchemaError: a part cannot be read; the message names it.
+        """
+        chosen = tuple(TABLES[self.table].names if columns is None else columns)
+        for place in self.places.get(site, ()):
+            # Taken, so that what is kept of a site does not keep the whole row group.
+            taken = self._group(place.part, place.group, chosen).take(place.rows)
+            for fold, row in zip(place.folds, rows_of(taken), strict=True):
+                yield Row(self.parts[place.part], fold, row)
+
+    def whole(self) -> Iterator[tuple[Path, pa.Table]]:
+        """Yield every part whole; raises as `rows`."""
+        what = f"reading {self.table} of {self.folder.name}"
+        for path in told(what, self.parts):
+            yield path, read_part(path, self.table)
+
+    def _group(self, part: int, group: int, columns: tuple[str, ...]) -> pa.Table:
+        key = (part, group, columns)
+        with self._lock:
+            if key in self._groups:
+                self._groups.move_to_end(key)
+                return self._groups[key]
+            path = self.parts[part]
+            with opened(path, self.table) as file:
+                data = read_groups(file, self.table, path, groups=[group], columns=columns)
+            self._groups[key] = data.combine_chunks()
+            size = self.nbytes
+            while size > _KEPT and len(self._groups) > 1:
+                size -= self._groups.popitem(last=False)[1].nbytes
+            return self._groups[key]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the row groups that are kept unpacked."""
+        with self._lock:
+            return sum(kept.nbytes for kept in self._groups.values())
+
+
+def _by_site(data: pa.Table) -> Iterator[tuple[Site, Int64[np.ndarray, " rows"]]]:
+    """Yield every site with the numbers of its rows, ascending."""
+    frame = data.select(list(SITE)).to_pandas()
+    for (layer, block, role, expert), rows in frame.groupby(
+        list(SITE), sort=False
+    ).indices.items():
+        yield Site(int(layer), block, role, int(expert)), np.sort(rows).astype(np.int64)
