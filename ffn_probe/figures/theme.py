@@ -13,6 +13,12 @@ Scale = tuple[tuple[float, str], ...]
 
 REFERENCE, CANDIDATE = "#3f7fc6", "#d9722e"
 
+RUNS: tuple[tuple[str, str], ...] = (
+    (REFERENCE, "solid"), (CANDIDATE, "dash"), ("#2f9e77", "dot"), ("#a35fb0", "dashdot"),
+    ("#a08519", "longdash"), ("#7d868f", "longdashdot"),
+)  # fmt: skip
+"""The colour and the dash of each of several runs over each other."""
+
 FONT: Mapping[str, str | int] = {
     "family": "system-ui, sans-serif", "size": 12, "color": "#737a82",
 }  # fmt: skip
