@@ -118,6 +118,10 @@ class Reader:
             for fold, row in zip(place.folds, rows_of(taken), strict=True):
                 yield Row(self.parts[place.part], fold, row)
 
+    def columns(self, site: Site, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield some columns of the rows of a site; raises as `rows`."""
+        return (row.columns for row in self.rows(site, names))
+
     def whole(self) -> Iterator[tuple[Path, pa.Table]]:
         """Yield every part whole; raises as `rows`."""
         what = f"reading {self.table} of {self.folder.name}"

@@ -19,6 +19,7 @@ import pyarrow as pa
 from ffn_probe.anatomy import ROLES, Block, Site
 from ffn_probe.attribution import Attribution, explain, pair_measures
 from ffn_probe.errors import RunError, UnknownName
+from ffn_probe.runs.channel_map import COLUMNS, ChannelMap, channel_map
 from ffn_probe.runs.late import LateSummary
 from ffn_probe.runs.manifest import Manifest
 from ffn_probe.runs.measured import measured
@@ -292,6 +293,27 @@ class Run:
         ]
         columns = ["layer", "block", "role", "expert", "measure", "value", "unit"]
         return pd.DataFrame(lines, columns=columns)
+
+    def channel_map(self, role: str, measure: str, columns: int = COLUMNS) -> ChannelMap:
+        """Return one number of every channel of a role, a row a block; nothing is kept.
+
+        Args:
+            role: whose channels.
+            measure: a name of CHANNEL_MEASURES: absmax, rms, mean, std or active.
+            columns: the most columns; with more channels, neighbours share one.
+
+        Raises:
+            UnknownName: there is no such measure, or no channels of the role.
+            RunError, SchemaError: a part cannot be read; the message names it.
+        """
+        return channel_map(
+            self.sites,
+            self.load("channels").reader.columns,
+            role=role,
+            measure=measure,
+            columns=columns,
+            what=f"reading channels of {self.name}",
+        )
 
     # Two models
 
