@@ -2,7 +2,7 @@
 
 from ffn_probe.compare.change import ASPECTS, Change, Status
 from ffn_probe.compare.compare import compare
-from ffn_probe.compare.drift import Drift, Side
+from ffn_probe.compare.drift import Asked, Drift, Side
 from ffn_probe.compare.site_drift import SiteDrift
 from ffn_probe.compare.statistic import STATISTICS, Statistic
 from ffn_probe.compare.validity import Note
@@ -11,6 +11,7 @@ from ffn_probe.compare.verdict import Verdict
 __all__ = [
     "ASPECTS",
     "STATISTICS",
+    "Asked",
     "Change",
     "Drift",
     "Note",

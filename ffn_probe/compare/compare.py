@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ffn_probe.anatomy import Site
 from ffn_probe.compare.align import Mapped, align
 from ffn_probe.compare.config_diff import config_diff
-from ffn_probe.compare.drift import Drift, Side
+from ffn_probe.compare.drift import Asked, Drift, Side
 from ffn_probe.compare.evidence import Evidence
 from ffn_probe.compare.examine import Setting, examine
 from ffn_probe.compare.site_drift import SiteDrift
@@ -84,7 +84,17 @@ def compare(
         config_diff=config_diff(reference, candidate),
         _pairs={pair.where: pair for pair in aligned.pairs},
         _runs=(reference, candidate),
+        asked=_asked(thresholds, mapping, again),
     )
+
+
+def _asked(
+    thresholds: Mapping[str, float] | None, mapping: Mapped | None, again: Run | None
+) -> Asked:
+    pairs = tuple(mapping.items()) if isinstance(mapping, Mapping) else ()
+    file = "" if mapping is None or isinstance(mapping, Mapping) else os.fspath(mapping)
+    repeat = "" if again is None else again.path
+    return Asked(tuple((thresholds or {}).items()), repeat, file, pairs)
 
 
 def _opened(source: Source) -> Run:

@@ -35,6 +35,20 @@ class Side:
     manifest: Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked of `compare` beside the two runs, so that it can be asked again.
+
+    `thresholds` are those given in place of defaults, `repeat` and `mapping` paths ("" for
+    none); `pairs` are (block in a, block in b) of a mapping that was no file.
+    """
+
+    thresholds: tuple[tuple[str, float], ...] = ()
+    repeat: str = ""
+    mapping: str = ""
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Drift:
     """The comparison of a candidate `b` with a reference `a`.
@@ -55,6 +69,7 @@ class Drift:
     config_diff: tuple[tuple[str, str, str], ...]
     _pairs: Mapping[tuple[int, str, int, str, str], Pair] = field(repr=False)
     _runs: tuple[Run, Run] = field(repr=False)
+    asked: Asked = Asked()
 
     @property
     def exit_code(self) -> int:
@@ -72,12 +87,30 @@ class Drift:
         Raises:
             UnknownName: the site is not one of this drift.
         """
+        one, other = self.evidence(site)
+        return one.whole, other.whole
+
+    def evidence(self, site: SiteDrift) -> tuple[Evidence, Evidence]:
+        """Return what the reference and the candidate know of a site, fold by fold.
+
+        Raises:
+            UnknownName: the site is not one of this drift.
+        """
+        one, other = self._runs
+        a, b = self.sources(site)
+        return Evidence.of(one, a), Evidence.of(other, b)
+
+    def sources(self, site: SiteDrift) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+        """Return the sites of either run that were compared: one each, or pooled experts.
+
+        Raises:
+            UnknownName: the site is not one of this drift.
+        """
         key = (site.layer, site.role, site.expert, site.block_a, site.block_b)
         if key not in self._pairs:
             raise UnknownName.of("site", site.name, [s.name for s in self.sites])
         pair = self._pairs[key]
-        one, other = self._runs
-        return Evidence.of(one, pair.a).whole, Evidence.of(other, pair.b).whole
+        return pair.a, pair.b
 
     def table(self) -> pd.DataFrame:
         """Return one row a change, with its site; absent floors are NaN."""
@@ -94,8 +127,16 @@ class Drift:
         return frame.astype(dict.fromkeys((*_NUMBERS, "value", "threshold"), "float64"))
 
     def to_json(self) -> str:
-        """Return everything but the histograms as JSON; what is not finite is null."""
-        data = {
+        """Return everything but the histograms as JSON.
+
+        Numbers that are not finite are their names ("nan", "inf", "-inf"); null stands for
+        what there is none of, such as a floor of too few folds.
+        """
+        return json.dumps(_plain(self.to_dict()), indent=1, allow_nan=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the histograms as plain types; not finite numbers stay so."""
+        return {
             "verdict": asdict(self.verdict),
             "exit_code": self.exit_code,
             "paired": self.paired,
@@ -107,7 +148,6 @@ class Drift:
             "only_b": [site.name for site in self.only_b],
             "sites": [asdict(site) for site in self.sites],
         }
-        return json.dumps(_finite(data), indent=1, allow_nan=False)
 
 
 def _side(side: Side) -> dict[str, Any]:
@@ -120,12 +160,12 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
-    """Return plain JSON types; numbers that are not finite become None."""
+def _plain(value: Any) -> Any:
+    """Return JSON types; numbers that are not finite become their names."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)

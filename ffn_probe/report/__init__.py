@@ -1,5 +1,5 @@
-"""Reports: a drift or a paired run as one offline file or a folder. No torch, no network."""
+"""Reports: runs and comparisons as one offline file or a folder. No torch, no network."""
 
-from ffn_probe.report.report import FORMATS, report, report_text
+from ffn_probe.report.report import FILES, FORMATS, report, report_text
 
-__all__ = ["FORMATS", "report", "report_text"]
+__all__ = ["FILES", "FORMATS", "report", "report_text"]

@@ -1,45 +1,54 @@
-"""The frame of a report: one HTML document without script or request, and its tables."""
+"""The frame of a report: one HTML document without request, and its tables."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 
 from ffn_probe.figures.theme import SIGN
 from ffn_probe.report.style import STYLE
-from ffn_probe.report.words import shortened
+from ffn_probe.report.words import legible, shortened
 
 SIGNED = {status: f"{SIGN[status]} {status}" for status in ("PASS", "WARN", "FAIL")}
 """A status with its sign; a table colours these words in its first column."""
 
-_CLASSES = {text: status for status, text in SIGNED.items()}
-_CSP = "default-src 'none'; style-src 'unsafe-inline'"
+CLASSES: Mapping[str, str] = {text: status for status, text in SIGNED.items()}
+"""What a first column says -> the class of its colour."""
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""What the page may do: nothing but use its own style sheet."""
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+"""Characters that show nothing, turn text around, or cannot be written as UTF-8."""
 
 
-def document(title: str, parts: Iterable[str]) -> str:
+def document(title: str, parts: Iterable[str], *, policy: str = POLICY) -> str:
     """Return one HTML document; `title` is text, `parts` are HTML, empty ones left out."""
+    body = "\n".join(part for part in parts if part)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_CSP}">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
+        '<meta name="referrer" content="no-referrer">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{text(title)}</title><style>{STYLE}</style></head>\n<body>\n"
+        f"{visible(body)}\n</body></html>\n"
     )
 
 
-def prose(text: str) -> str:
+def visible(markup: str) -> str:
+    """Return markup in which what no one would see is a replacement character."""
+    return _UNSEEN.sub("\ufffd", markup)
+
+
+def text(words: str) -> str:
+    """Return text as HTML, on one line, what does not print as its escape."""
+    return escape(legible(words))
+
+
+def prose(words: str) -> str:
     """Return text with `names` in backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
-
-
-def written_by() -> str:
-    """Return the last line of a report: what wrote it."""
-    try:
-        made = f"ffn-probe {version('ffn-probe')}"
-    except PackageNotFoundError:
-        made = "ffn-probe"
-    return f'<p class="dim">Report by {escape(made)}.</p>'
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(words))
 
 
 def table(
@@ -49,7 +58,7 @@ def table(
     numbers: Iterable[int] = (),
     *,
     wrap: bool = False,
-    classes: Mapping[str, str] = _CLASSES,
+    classes: Mapping[str, str] = CLASSES,
 ) -> str:
     """Return a table of text; the columns in `numbers` are aligned to the right.
 
@@ -58,17 +67,17 @@ def table(
     """
     right = set(numbers)
 
-    def cell(tag: str, i: int, text: str, extra: str = "") -> str:
-        status = classes.get(text) if i == 0 else None
+    def cell(tag: str, i: int, words: str, extra: str = "") -> str:
+        status = classes.get(words) if i == 0 else None
         kind = ' class="n"' if i in right else f' class="s {status}"' if status else ""
-        return f"<{tag}{kind}{extra}>{escape(shortened(text))}</{tag}>"
+        return f"<{tag}{kind}{extra}>{escape(shortened(words))}</{tag}>"
 
-    top = "".join(cell("th", i, text, ' scope="col"') for i, text in enumerate(head))
+    top = "".join(cell("th", i, words, ' scope="col"') for i, words in enumerate(head))
     body = "\n".join(
-        "<tr>" + "".join(cell("td", i, text) for i, text in enumerate(row)) + "</tr>"
+        "<tr>" + "".join(cell("td", i, words) for i, words in enumerate(row)) + "</tr>"
         for row in rows
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{text(caption)}</caption>" if caption else ""
     style = "" if wrap else ' class="dense"'
     return (
         f'<div class="wide"><table{style}>{title}<thead><tr>{top}</tr></thead>'

@@ -1,97 +1,131 @@
-"""A drift as Markdown, for a pull request."""
+"""A report as Markdown that GitHub renders, for a pull request."""
 
+import re
 from collections.abc import Iterable, Sequence
 
-from ffn_probe.anatomy import Site
-from ffn_probe.compare import Drift
-from ffn_probe.report.words import (
-    counts,
-    definitions,
-    drifted,
-    facts,
-    number,
-    place,
-    shortened,
-    times,
-)
+from ffn_probe.report.paper import Note, Paper
+from ffn_probe.report.section import Chart, Names, Numbers, Section
+from ffn_probe.report.words import legible, shortened, written_by
 
-_ROWS = 20
-_SIGNS = {"PASS": "\u2705", "WARN": "\u26a0\ufe0f", "FAIL": "\u274c"}
+_OPEN = 20  # rows that are shown without a click
+_MOST = 60  # rows of one table: a comment on GitHub holds 65,536 characters
+_NAMES = 20
+_EMOJI = {"PASS": "\u2705", "WARN": "\u26a0\ufe0f", "FAIL": "\u274c"}
 _SPECIAL = "\\`*_{}[]#|~$"
+_LINK = re.compile(r"://|(?<=www)\.", re.IGNORECASE)
 
 
-def to_markdown(drift: Drift) -> str:
+def to_markdown(paper: Paper) -> str:
     """Return GitHub-flavoured Markdown with the sections of the HTML report but pictures."""
-    verdict = drift.verdict
-    paired = "same inputs, paired fold by fold" if drift.paired else "not paired"
     parts = [
-        f"## FFN drift: {_SIGNS[verdict.status]} {verdict.status}",
-        escape(verdict.sentence),
-        f"Reference {code(drift.a.name)}, candidate {code(drift.b.name)}; {paired}.",
-        "\n".join(f"- **{note.level}**: {escape(note.text)}" for note in drift.validity),
-        *_aspects(drift),
-        *_sites(drift),
-        _one_sided("reference", drift.only_a),
-        _one_sided("candidate", drift.only_b),
-        *_settings(drift),
-        *_definitions(drift),
+        f"## {_headed(paper.heading)} {_mark(paper)}",
+        *_opening(paper),
+        *(part for section in paper.sections for part in _section(section, "###")),
+        *(_part(part, i) for i, part in enumerate(paper.parts, 1)),
+        f"<sub>Report by {escape(written_by())}.</sub>",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _aspects(drift: Drift) -> list[str]:
-    rows = [(a, str(f), str(w)) for a, f, w in counts(drift)]
-    return ["### By aspect", table(("aspect", "failed", "suspicious"), rows)]
+def _mark(paper: Paper) -> str:
+    """Return the verdict as one sees it from afar, and its word."""
+    banner = paper.banner
+    return f"{_EMOJI.get(banner.kind, banner.sign)} {escape(banner.word)}".strip()
 
 
-def _sites(drift: Drift) -> list[str]:
-    sites = drifted(drift, _ROWS)
-    if not sites:
-        return ["### Worst sites", "Every site passed."]
-    head = ("status", "layer", "role", "aspect", "statistic", "value", "unit", "threshold",
-            "floor", "times floor", "in words")  # fmt: skip
-    rows: list[tuple[str, ...]] = [
-        (
-            site.status, str(site.layer), place(site), change.aspect, change.statistic,
-            number(change.value, signed=True), change.unit, number(change.threshold),
-            number(change.floor), times(change), site.headline,
-        )
-        for site in sites
-        for change in (site.worst,)
-    ]  # fmt: skip
-    total = sum(site.status != "PASS" for site in drift.sites)
-    title = f"### Worst {len(sites)} of the {total} sites that did not pass"
-    return [title, table(head, rows)]
+def _headed(heading: str) -> str:
+    return escape(heading) + ("" if heading.endswith("?") else ":")
 
 
-def _one_sided(side: str, sites: Sequence[Site]) -> str:
-    if not sites:
-        return ""
-    names = ", ".join(code(site.name) for site in sites[:_ROWS])
-    more = f" and {len(sites) - _ROWS} more" if len(sites) > _ROWS else ""
-    return f"Only in the {side} ({len(sites)}): {names}{more}"
+def _opening(paper: Paper) -> list[str]:
+    said = [prose(words) for words in paper.banner.sentences]
+    words = ("Run",) if len(paper.sides) == 1 else ("Reference", "candidate")
+    named = zip(words, paper.sides, strict=False)
+    who = ", ".join(f"{word} {code(name)}" for word, name in named)
+    how = f"; {escape(paper.how)}" if paper.how else ""
+    return [*said, f"{who}{how}." if who else "", "\n".join(map(_note, paper.notes))]
 
 
-def _settings(drift: Drift) -> list[str]:
-    one, other = (facts(side.manifest, side.path) for side in (drift.a, drift.b))
-    made = [(key, one[key], other[key]) for key in one]
-    sides = (drift.a.name, drift.b.name)
-    parts = ["### How the runs were made", table(("", *sides), made)]
-    if drift.config_diff:
-        parts += ["### Settings that differ", table(("setting", *sides), drift.config_diff)]
-    return parts
+def _note(note: Note) -> str:
+    level = f"**{escape(note.level)}**: " if note.level else ""
+    return f"- {level}{prose(note.text)}"
 
 
-def _definitions(drift: Drift) -> list[str]:
-    head = ("statistic", "what it is", "aspect", "unit", "threshold", "where it comes from")
-    defined = table(head, definitions(drift))
-    return [f"<details><summary>Statistics and thresholds</summary>\n\n{defined}\n\n</details>"]
+def _part(paper: Paper, number: int) -> str:
+    """Return a report within a report, behind one line."""
+    named = " \u2192 ".join(code(name) for name in paper.sides)
+    summary = f"{number}. {_headed(paper.heading)} {named} {_mark(paper)}"
+    told = [part for section in paper.sections for part in _section(section, "####")]
+    inside = "\n\n".join(part for part in [*_opening(paper), *told] if part)
+    return f"<details><summary>{summary}</summary>\n\n{inside}\n\n</details>"
+
+
+# ---- sections ---------------------------------------------------------------------------
+
+
+def _section(section: Section, level: str) -> list[str]:
+    parts = [f"{level} {escape(section.title)}", *map(prose, section.text)]
+    if section.cards:
+        rows = [(card.label, card.value, card.remark) for card in section.cards]
+        parts.append(table(("", "", ""), rows))
+    for chart in section.charts:
+        parts += _chart(chart)
+    parts += [_numbers(numbers) for numbers in section.numbers]
+    parts += [_names(names) for names in section.lists]
+    return [*parts, block(section.code) if section.code else ""]
+
+
+def _chart(chart: Chart) -> list[str]:
+    """Return what a chart says in words and numbers."""
+    if not chart.numbers:
+        return []
+    title = f"**{escape(chart.title)}** " if chart.title else ""
+    caption = escape(chart.caption) if title else f"**{escape(chart.caption)}**"
+    names = ", ".join(map(code, chart.names))
+    return [f"{title}{caption} {names}".strip(), *map(_numbers, chart.numbers)]
+
+
+def _numbers(numbers: Numbers) -> str:
+    count = len(numbers.rows)
+    made = table(numbers.head, numbers.rows[:_MOST], numbers.right)
+    more = f"\n\n{count - _MOST} more rows are in the other formats." if count > _MOST else ""
+    caption = f"{escape(numbers.caption)}\n\n" if numbers.caption else ""
+    if count <= _OPEN and not numbers.folded:
+        return caption + made
+    summary = escape(numbers.folded or f"{count} rows")
+    before = "" if numbers.folded else caption
+    return f"{before}<details><summary>{summary}</summary>\n\n{made}{more}\n\n</details>"
+
+
+def _names(names: Names) -> str:
+    listed = ", ".join(map(code, names.names[:_NAMES]))
+    more = f" and {len(names.names) - _NAMES} more" if len(names.names) > _NAMES else ""
+    return f"{escape(names.summary)}: {listed}{more}"
+
+
+# ---- text -------------------------------------------------------------------------------
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown and HTML take for text, on one line."""
-    line = "".join("\\" + c if c in _SPECIAL else c for c in shortened(text))
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return text that Markdown, HTML and GitHub take for text, on one line.
+
+    No name becomes a link or a mention of someone, and none ends a table's cell.
+    """
+    return _inert(shortened(text))
+
+
+def prose(text: str) -> str:
+    """Return sentences, however long, with `names` in backticks as code."""
+    parts = re.split(r"`([^`]+)`", legible(text))
+    return "".join(f"<code>{_inert(p)}</code>" if i % 2 else _inert(p)
+                   for i, p in enumerate(parts))  # fmt: skip
+
+
+def _inert(line: str) -> str:
+    line = "".join("\\" + c if c in _SPECIAL else c for c in line)
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _LINK.sub(lambda found: "\\" + found[0], line)
+    return line.replace("@", "@<!-- -->")
 
 
 def code(text: str) -> str:
@@ -99,7 +133,16 @@ def code(text: str) -> str:
     return f"<code>{escape(text)}</code>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of text."""
-    lines = [map(escape, head), ["---"] * len(head), *(map(escape, row) for row in rows)]
+def block(text: str) -> str:
+    """Return a command as a block that ends where it ends, whatever it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{text}\n{fence}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Return a table of text; the columns in `right` are aligned to the right."""
+    numbers = set(right)
+    rule = ["--:" if i in numbers else "---" for i in range(len(head))]
+    lines = [map(escape, head), rule, *(map(escape, row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

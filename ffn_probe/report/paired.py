@@ -25,6 +25,7 @@ class Story:
     made: tuple[tuple[str, str, str], ...] = ()  # setting, reference, candidate
     pairs: pd.DataFrame | None = None
     problems: tuple[str, ...] = ()  # what a reader has to know before trusting the run
+    path: str = ""  # of the run, "" for an attribution alone
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -48,7 +49,12 @@ class Story:
                 "one to compare it with"
             )
         return cls(
-            told.explain(), _gates(told), _made(told), pair_measures(told), told.problems
+            told.explain(),
+            _gates(told),
+            _made(told),
+            pair_measures(told),
+            told.problems,
+            told.path,
         )
 
 

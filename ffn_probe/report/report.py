@@ -1,61 +1,66 @@
-"""`report`: write a drift, or the story of a paired run, to a file or a folder."""
+"""`report`: write what runs and comparisons tell to a file or a folder."""
 
 import os
-import tempfile
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from ffn_probe.attribution.attribution import Attribution
-from ffn_probe.compare import Drift
 from ffn_probe.errors import FfnProbeError, UnknownName
-from ffn_probe.report import paired_markdown, paired_page
+from ffn_probe.report.data import to_json
+from ffn_probe.report.files import check_folder, encoded, make_folder, write, write_text
+from ffn_probe.report.html import to_html
 from ffn_probe.report.markdown import to_markdown
-from ffn_probe.report.page import to_html
-from ffn_probe.report.paired import Story
-from ffn_probe.report.paired_tables import tables_of
-from ffn_probe.runs import Run
+from ffn_probe.report.paper import Paper
+from ffn_probe.report.papers import command_of, name_of, paper_of
+from ffn_probe.report.parts import Part, Told, parts_of
+from ffn_probe.report.svg import standalone
+from ffn_probe.report.tables import safe_cells, tables_of, to_csv, to_parquet
 
-Told = Drift | Run | Attribution
-"""What can be reported: a comparison, or a paired run (or what it explains)."""
+__all__ = [
+    "FILES", "FORMATS", "Told", "check_folder", "check_place", "report", "report_text",
+    "safe_cells", "write_text",
+]  # fmt: skip
 
-_DRIFT: Mapping[str, Callable[[Drift], str]] = {
-    ".html": to_html,
-    ".md": to_markdown,
-    ".json": Drift.to_json,
+_TEXTS: Mapping[str, Callable[[Sequence[Part]], str]] = {
+    ".html": lambda parts: to_html(paper_of(parts, ".html")),
+    ".md": lambda parts: to_markdown(paper_of(parts, ".md")),
+    ".json": lambda parts: to_json(parts, command_of(parts, ".json")),
 }
-_PAIRED: Mapping[str, Callable[[Story], str]] = {
-    ".html": paired_page.to_html,
-    ".md": paired_markdown.to_markdown,
-    ".json": lambda story: story.attribution.to_json(),
-}
-FORMATS: tuple[str, ...] = tuple(_DRIFT)
+FORMATS: tuple[str, ...] = tuple(_TEXTS)
+"""The suffixes of a report that is text."""
+
+FILES: tuple[str, ...] = (*FORMATS, ".svg")
 """The suffixes of a report; no suffix is a folder of all of them with the tables."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def report(told: Told, *, to: str | os.PathLike[str]) -> Path:
-    """Write a drift, or the story of a paired run, and return the path.
+    """Write what runs and comparisons tell, and return the path.
+
+    The same input gives the same bytes.
 
     Args:
-        told: what `compare` returned; or a paired run, or the attribution it explains.
-        to: `x.html` (one offline file), `x.md`, `x.json`, or a folder (all three, and the
-            tables as CSV and Parquet). A file that exists is replaced, whole or not at all.
+        told: what `compare` returned; a run of one model, or a paired one (or the attribution
+            it explains); or several of these. A path stands for the run there. Of several
+            runs of one model the first is the reference of the others.
+        to: `x.html` (one offline file), `x.md`, `x.json`, `x.svg` (the main chart), or a
+            folder (all of them, every chart, and the tables as CSV and Parquet). A file that
+            exists is replaced, whole or not at all.
 
     Raises:
-        FfnProbeError: the suffix stands for no format, the place cannot be written, or the
-            run is not a paired one.
+        FfnProbeError: the suffix stands for no format, the place cannot be written, or there
+            is nothing to tell.
+        RunError: a run cannot be read.
+        CompareError: two runs cannot be compared.
     """
     path = Path(to)
     suffix = _suffix(path)
-    made, name, tables = _making(told)
-    if suffix:
-        _write(path, _encoded(made[suffix]()))
-        return path
-    return _folder(path, name, made, tables())
+    parts = parts_of(told)
+    if not suffix:
+        return _folder(path, parts)
+    if suffix in _TEXTS:
+        write_text(path, _TEXTS[suffix](parts))
+    else:
+        write_text(path, standalone(_main_chart(paper_of(parts), path)))
+    return path
 
 
 def check_place(to: str | os.PathLike[str]) -> None:
@@ -69,10 +74,16 @@ def check_place(to: str | os.PathLike[str]) -> None:
         check_folder(path)
 
 
-def check_folder(path: Path) -> None:
-    """Raise FfnProbeError when the folder in which a file is to be is not there."""
-    if not path.parent.is_dir():
-        raise FfnProbeError(f"cannot write {path}: no folder {path.parent}")
+def report_text(told: Told, suffix: str) -> str:
+    """Return the report in one of the FORMATS as text.
+
+    Raises:
+        UnknownName: the suffix stands for no format.
+        FfnProbeError: there is nothing to tell.
+    """
+    if suffix not in FORMATS:
+        raise UnknownName.of("report format", suffix, FORMATS)
+    return _TEXTS[suffix](parts_of(told))
 
 
 def _suffix(path: Path) -> str:
@@ -80,96 +91,47 @@ def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if path.is_dir() or not suffix:
         return ""
-    if suffix not in FORMATS:
+    if suffix not in FILES:
         raise FfnProbeError(
-            f"no report format {path.suffix!r} ({path}); possible: {', '.join(FORMATS)}, or a "
+            f"no report format {path.suffix!r} ({path}); possible: {', '.join(FILES)}, or a "
             "folder"
         )
     return suffix
 
 
-def report_text(told: Told, suffix: str) -> str:
-    """Return the report in one of the FORMATS as text.
-
-    Raises:
-        UnknownName: the suffix stands for no format.
-        FfnProbeError: the run is not a paired one.
-    """
-    if suffix not in FORMATS:
-        raise UnknownName.of("report format", suffix, FORMATS)
-    return _making(told)[0][suffix]()
-
-
-_Tables = Mapping[str, pd.DataFrame]
-
-
-def _making(
-    told: Told,
-) -> tuple[Mapping[str, Callable[[], str]], str, Callable[[], _Tables]]:
-    """Return what makes each format, the name of the files, and what makes the tables."""
-    if isinstance(told, Drift):
-        formats = {suffix: partial(make, told) for suffix, make in _DRIFT.items()}
-        return formats, "drift", lambda: {"drift": told.table()}
-    story = Story.of(told)
-    formats = {suffix: partial(make, story) for suffix, make in _PAIRED.items()}
-    return formats, "attribution", partial(tables_of, story)
+def _main_chart(paper: Paper, path: Path) -> str:
+    if paper.parts:
+        raise FfnProbeError(
+            f"{path} holds one chart and there are {len(paper.parts)} parts; report them one "
+            "by one, or into a folder"
+        )
+    chart = next(paper.charts, None)
+    if chart is None:
+        raise FfnProbeError(
+            f"cannot write {path}: nothing was recorded that a chart could show"
+        )
+    return chart.svg
 
 
-def _folder(
-    folder: Path, name: str, formats: Mapping[str, Callable[[], str]], tables: _Tables
-) -> Path:
+def _folder(folder: Path, parts: Sequence[Part]) -> Path:
     """Make every file, then write them."""
-    made = {f"{name}{suffix}": _encoded(make()) for suffix, make in formats.items()}
-    for title, frame in tables.items():
-        made[f"{title}.csv"] = _encoded(safe_cells(frame).to_csv(index=False))
-        made[f"{title}.parquet"] = frame.to_parquet(index=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FfnProbeError(f"cannot make the folder {folder}: {error.strerror}") from error
-    for file, data in made.items():
-        _write(folder / file, data)
+    name, paper = name_of(parts), paper_of(parts)
+    made = {f"{name}{suffix}": encoded(make(parts)) for suffix, make in _TEXTS.items()}
+    for title, frame in tables_of(parts).items():
+        made[f"{title}.csv"] = encoded(to_csv(frame))
+        made[f"{title}.parquet"] = to_parquet(frame)
+    charts = {file: encoded(standalone(svg)) for file, svg in charts_of(paper).items()}
+    make_folder(folder)
+    if charts:
+        make_folder(folder / "charts")
+    for file, data in {**made, **{f"charts/{k}.svg": v for k, v in charts.items()}}.items():
+        write(folder / file, data)
     return folder
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8; a file that exists is replaced, whole or not at all.
-
-    Raises:
-        FfnProbeError: the place cannot be written.
-    """
-    _write(path, _encoded(text))
-
-
-def safe_cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with a quote before text that a spreadsheet takes for a formula."""
-
-    def safe(cell: object) -> object:
-        return "'" + cell if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-    return frame.assign(**{name: frame[name].map(safe) for name in frame.columns})
-
-
-def _encoded(text: str) -> bytes:
-    """Return UTF-8; a lone surrogate out of a damaged name becomes a question mark."""
-    return text.encode("utf-8", "replace")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write to a name beside `path`, then take its place: never half a file."""
-    try:
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            beside = Path(file.name)
-            try:
-                file.write(data)
-                file.flush()
-                beside.chmod(mode)
-                beside.replace(path)
-            except OSError:
-                beside.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise FfnProbeError(f"cannot write {path}: {error.strerror or error}") from error
+def charts_of(paper: Paper) -> dict[str, str]:
+    """Return file name -> SVG of every chart; of several parts with the part's number."""
+    found = {chart.file: chart.svg for chart in paper.charts}
+    for i, part in enumerate(paper.parts, 1):
+        found |= {f"part-{i}-{chart.file}": chart.svg for chart in part.charts}
+    return found

@@ -2,19 +2,43 @@
 
 from ffn_probe.figures.theme import WORDS
 
-_SHEET = """
+INKS = """
 :root { color-scheme: light dark; --ink: #1d2126; --dim: #5c6570; --line: #d9dde2;
   --back: #fff; --card: #f5f6f8; --warn: #a87100 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --dim: #9aa4af; --line: #39414a;
-  --back: #14181d; --card: #1d2329 } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --dim: #9aa4af;
+  --line: #39414a; --back: #14181d; --card: #1d2329 } }
+"""
+"""The colours of a page or a picture, light (also on paper) and dark."""
+
+TYPE = """
+svg { display: block; height: auto }
+svg text { font: 11.5px system-ui, sans-serif; fill: var(--ink) }
+svg .dim { fill: var(--dim) }
+svg .mid { text-anchor: middle }
+svg .end { text-anchor: end }
+svg .on-pale { font-weight: 700; fill: #222 }
+svg .on-dark { font-weight: 700; fill: #fff }
+svg .in-pale { fill: #222 }
+svg .in-dark { fill: #fff }
+svg .floor { fill: var(--dim); opacity: .28 }
+svg .grid { stroke: var(--line); stroke-width: 1 }
+.hatch0 { fill: var(--card) }
+.hatch1 { fill: var(--line) }
+"""
+"""What is drawn in a picture."""
+
+_SHEET = """
 * { box-sizing: border-box }
 body { margin: 0 auto; padding: 24px 28px 64px; max-width: 1120px; color: var(--ink);
   background: var(--back); font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', sans-serif;
   overflow-wrap: anywhere }
 h1 { font-size: 22px; margin: 0 0 4px }
 h2 { font-size: 17px; margin: 34px 0 8px }
+h3 { font-size: 15px; margin: 26px 0 6px }
 p { margin: 6px 0 }
 code { font: 13px ui-monospace, Menlo, monospace }
+pre { background: var(--card); border-radius: 4px; padding: 10px 14px; margin: 8px 0;
+  overflow-x: auto; white-space: pre-wrap }
 .dim { color: var(--dim) }
 .banner, .note { background: var(--card); border-left: 6px solid var(--line);
   border-radius: 4px }
@@ -39,17 +63,6 @@ td:first-child { min-width: 7em; overflow-wrap: normal }
 .dense th, .dense td { white-space: nowrap; overflow-wrap: normal }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td.s { white-space: nowrap; font-weight: 600 }
-svg { display: block; height: auto }
-svg text { font: 11.5px system-ui, sans-serif; fill: var(--ink) }
-svg .dim { fill: var(--dim) }
-svg .mid { text-anchor: middle }
-svg .end { text-anchor: end }
-svg .on-pale { font-weight: 700; fill: #222 }
-svg .on-dark { font-weight: 700; fill: #fff }
-svg .floor { fill: var(--dim); opacity: .28 }
-svg .grid { stroke: var(--line); stroke-width: 1 }
-.hatch0 { fill: var(--card) }
-.hatch1 { fill: var(--line) }
 .pictures { display: grid; grid-template-columns:
   repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 22px }
 .pictures svg { width: 100% }
@@ -57,6 +70,9 @@ figure { margin: 0; break-inside: avoid; min-width: 0 }
 figcaption { font-size: 13.5px; margin-bottom: 4px }
 details { margin: 8px 0 }
 summary { cursor: pointer }
+.part { border-top: 1px solid var(--line); margin: 26px 0 }
+.part > summary { margin: 14px 0 0 }
+.part > summary h2 { display: inline; margin: 0 }
 @media (max-width: 600px) { body { padding: 16px 14px 48px } }
 @media print { body { max-width: none; padding: 0; font-size: 11px }
   h2 { break-after: avoid } tr, .note, .banner { break-inside: avoid }
@@ -80,7 +96,7 @@ def _words(which: int) -> str:
 
 
 STYLE = (
-    f"{_SHEET}.a, .b {{ font-weight: 600 }}\n{_words(0)}\n"
-    f"@media (prefers-color-scheme: dark) {{\n{_words(1)}\n}}\n"
+    f"{INKS}{_SHEET}{TYPE}.a, .b {{ font-weight: 600 }}\n{_words(0)}\n"
+    f"@media screen and (prefers-color-scheme: dark) {{\n{_words(1)}\n}}\n"
 )
 """The sheet, which the dashboard uses too."""

@@ -1,5 +1,7 @@
 """Numbers and rows as the reports write them."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from ffn_probe.compare import STATISTICS, Change, Drift, SiteDrift
 from ffn_probe.figures.numbers import INFINITY, MINUS, number
 from ffn_probe.runs import Manifest
@@ -12,10 +14,12 @@ __all__ = [
     "definitions",
     "drifted",
     "facts",
+    "legible",
     "number",
     "place",
     "shortened",
     "times",
+    "written_by",
 ]
 
 TIMES = "\u00d7"
@@ -34,10 +38,30 @@ def place(site: SiteDrift) -> str:
     return site.role + (f"#{site.expert}" if site.expert >= 0 else "")
 
 
-def shortened(text: str) -> str:
-    """Return text in one line, cut where a table could not hold it."""
+def legible(text: str) -> str:
+    r"""Return text on one line; what does not print, or turns text around, as its escape.
+
+    >>> print(legible("a\n b" + chr(27) + "[2J" + chr(0x202E)))
+    a b\x1b[2J\u202e
+    """
     line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def shortened(text: str) -> str:
+    """Return legible text, cut where a table could not hold it."""
+    line = legible(text[: 4 * _LONGEST])
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "\u2026"
+
+
+def written_by() -> str:
+    """Return what writes the reports, with its version."""
+    try:
+        return f"ffn-probe {version('ffn-probe')}"
+    except PackageNotFoundError:
+        return "ffn-probe"
 
 
 def counts(drift: Drift) -> list[tuple[str, int, int]]:

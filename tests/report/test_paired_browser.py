@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from ffn_probe.report.html import to_html
 from ffn_probe.report.paired import Story
-from ffn_probe.report.paired_page import to_html
+from ffn_probe.report.paired_paper import paired_paper
 from tests.dashboard.test_browser import MISPLACED, NAMES, OPTIONS
 from tests.report.made_attributions import STORIES, gates
 
@@ -32,7 +33,7 @@ def test_no_label_is_cut_or_lies_over_another(
 ) -> None:
     told = STORIES[name]()
     path = tmp_path / "x.html"
-    path.write_text(to_html(Story(told, gates(told))))
+    path.write_text(to_html(paired_paper(Story(told, gates(told)), to="x.html")))
     asked: list[str] = []
     page = browser.new_page(viewport={"width": 1180, "height": 900})
     page.on("request", lambda request: asked.append(request.url))

@@ -12,15 +12,14 @@ import pandas as pd
 import pytest
 
 from ffn_probe.attribution.attribution import Attribution, Cause, Interval, Theory
-from ffn_probe.errors import FfnProbeError
 from ffn_probe.figures.gate_error import GateError
 from ffn_probe.report import report
+from ffn_probe.report.html import to_html
+from ffn_probe.report.markdown import to_markdown
 from ffn_probe.report.paired import Story
-from ffn_probe.report.paired_markdown import to_markdown
-from ffn_probe.report.paired_page import to_html
+from ffn_probe.report.paired_paper import paired_paper
 from ffn_probe.report.paired_words import decibels, percent
 from ffn_probe.report.words import MINUS
-from ffn_probe.runs import Run
 from tests.report.made_attributions import (
     STORIES,
     deep,
@@ -36,7 +35,7 @@ SAMPLES = Path(__file__).parents[2] / "sample_runs"
 
 
 def page(told: Attribution) -> str:
-    return to_html(Story(told, gates(told)))
+    return to_html(paired_paper(Story(told, gates(told)), to="x.html"))
 
 
 def titles(text: str) -> list[str]:
@@ -263,10 +262,10 @@ def test_rows_of_one_block_are_drawn_together() -> None:
 
 def test_what_is_wrong_with_the_run_is_noted() -> None:
     story = Story(healthy(), problems=("stopped early: Stopped", "a <b>"))
-    text = to_html(story)
+    text = to_html(paired_paper(story, to="x.html"))
     assert '<div class="note">stopped early: Stopped</div>' in text
     assert "a &lt;b&gt;" in text
-    assert "- stopped early: Stopped" in to_markdown(story)
+    assert "- stopped early: Stopped" in to_markdown(paired_paper(story, to="x.md"))
 
 
 # ---- whatever it is given ---------------------------------------------------------------
@@ -293,7 +292,7 @@ def test_names_are_text_in_html() -> None:
 
 def test_names_are_text_in_markdown(tmp_path: Path) -> None:
     text = report(evil(), to=tmp_path / "x.md").read_text()
-    assert not re.findall(r"<(?!/?(details|summary|code)>)", text)
+    assert not re.findall(r"<(?!/?(details|summary|code|sub)>|!-- -->)", text)
     assert not re.search(r"(?<!\\)\[a", text)
     assert_tables_are_rectangular(text)
 
@@ -318,13 +317,15 @@ def test_shares_without_an_interval_have_a_dash() -> None:
 
 def test_json_is_the_attribution(tmp_path: Path) -> None:
     data = json.loads(report(two_swaps(), to=tmp_path / "x.json").read_text())
-    assert data == json.loads(two_swaps().to_json())
+    told = json.loads(two_swaps().to_json())
+    assert {key: data[key] for key in told} == told
+    assert data["kind"] == "attribution"
     assert data["blocks"][0]["inherited_db"] == "inf"
 
 
 def test_markdown_has_the_verdict_the_output_and_the_blocks(tmp_path: Path) -> None:
     text = report(quick_gelu(), to=tmp_path / "x.md").read_text()
-    assert text.startswith("## Why did it drift? \u2715 bug\n\nLayer 1 runs quick\\_gelu")
+    assert text.startswith("## Why did it drift? \u274c BUG\n\nLayer 1 runs quick\\_gelu")
     assert "### Which bug it is" in text
     assert_tables_are_rectangular(text)
 
@@ -345,11 +346,6 @@ def test_a_folder_holds_every_format_and_every_table(tmp_path: Path) -> None:
     effects = pd.read_csv(folder / "factorial.csv").set_index(["metric", "effect"])["value"]
     assert effects["error", "v11"] == 0.1429
     assert effects["error", "norm"] == 0.00081
-
-
-def test_a_run_of_one_model_is_told_to_need_a_second() -> None:
-    with pytest.raises(FfnProbeError, match="is a telemetry run: it tells nothing without"):
-        report(Run.open(SAMPLES / "ln-gelu"), to="x.html")
 
 
 @pytest.mark.parametrize(

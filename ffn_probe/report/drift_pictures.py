@@ -1,0 +1,40 @@
+"""The distributions of a drift's worst sites, on shared axes."""
+
+from ffn_probe.compare import Drift, SiteDrift
+from ffn_probe.figures.overlay import overlay
+from ffn_probe.report.distributions import overlay_svg
+from ffn_probe.report.drift_tables import changes
+from ffn_probe.report.section import Chart, Section
+from ffn_probe.report.words import drifted, place, shortened
+from ffn_probe.sketches import BitHistogram
+
+
+def pictures(drift: Drift, most: int) -> Section | None:
+    """Return the worst sites with the distributions of both sides; None when all passed."""
+    found = drifted(drift, most)
+    if not found:
+        return None
+    charts = tuple(_picture(drift, site, i) for i, site in enumerate(found, 1))
+    a, b = (shortened(side.name) for side in (drift.a, drift.b))
+    text = (f"Solid {a}, dashed {b}, on shared axes.",)
+    return Section("Distributions of the worst sites", text, charts, small=True)
+
+
+def _picture(drift: Drift, site: SiteDrift, rank: int) -> Chart:
+    a, b = drift.histograms(site)
+    where = f"layer {site.layer} {place(site)}"
+    names = (drift.a.name, drift.b.name)
+    return Chart(
+        overlay_svg(a, b, title=f"{where}: {site.headline}"),
+        site.headline + _lost(a, b),
+        (changes(site),),
+        title=where,
+        names=tuple(dict.fromkeys((site.block_a, site.block_b))),
+        file=f"site-{rank}",
+        draw=lambda: overlay(a, b, title=where, names=names),
+    )
+
+
+def _lost(a: BitHistogram, b: BitHistogram) -> str:
+    bad = [sum((h.nan, h.pos_inf, h.neg_inf)) for h in (a, b)]
+    return f"; not finite, so not drawn: {bad[0]:,} and {bad[1]:,} values" if any(bad) else ""

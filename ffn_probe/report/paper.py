@@ -1,0 +1,58 @@
+"""Paper: a whole report as a value, before it is HTML, Markdown or print."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ffn_probe.figures.theme import SIGN
+from ffn_probe.report.section import Chart, Section
+
+RANK: Mapping[str, int] = {"PASS": 0, "a": 0, "WARN": 1, "FAIL": 2}
+"""The kinds of a banner, worst last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """The verdict: a sign, a word, sentences; `kind` (of RANK) is the class of its colour."""
+
+    sign: str
+    kind: str
+    word: str
+    sentences: tuple[str, ...]
+
+    @classmethod
+    def of(cls, status: str, *sentences: str) -> "Banner":
+        """Return the banner of PASS, WARN or FAIL."""
+        return cls(SIGN[status], status, status, sentences)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a reader has to know before believing the numbers."""
+
+    text: str
+    level: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Everything that a report says; `parts` are reports of their own within it.
+
+    `name` is that of its file; `sides` are the reference and the candidate, or the one run;
+    `how` says how they were brought together.
+    """
+
+    name: str
+    title: str
+    heading: str
+    sides: tuple[str, ...]
+    how: str
+    banner: Banner
+    notes: tuple[Note, ...] = ()
+    sections: tuple[Section, ...] = ()
+    parts: tuple["Paper", ...] = ()
+
+    @property
+    def charts(self) -> Iterator[Chart]:
+        """The charts that may be files of their own, the main one first."""
+        for section in self.sections:
+            yield from (chart for chart in section.charts if chart.file)

@@ -1,0 +1,66 @@
+"""Several runs and comparisons as one report: the verdicts first, then each in full."""
+
+from collections.abc import Sequence
+
+from ffn_probe.report.paper import RANK, Banner, Paper
+from ffn_probe.report.section import Numbers, Section
+from ffn_probe.report.words import legible
+
+NAME = "report"
+_HEAD = "verdict, no., what, reference, candidate, in words"
+
+
+def several_paper(parts: Sequence[Paper], command: str) -> Paper:
+    """Return the report of several: a table of the verdicts, and each behind its line.
+
+    Args:
+        parts: the reports.
+        command: what makes the report again, "" when there is no such command.
+    """
+    sections = [Section("Verdicts", numbers=(_verdicts(parts),))]
+    if command:
+        sections.append(Section("Make it again", code=command))
+    bare = tuple(_without_command(part) for part in parts) if command else tuple(parts)
+    shared = parts[0].sides[:1] if len({part.sides[0] for part in parts}) == 1 else ()
+    return Paper(
+        NAME,
+        f"FFN report of {len(parts)}",
+        "FFN report",
+        (),
+        f"against {shared[0]}" if shared else "",
+        _banner(parts),
+        sections=tuple(sections),
+        parts=bare,
+    )
+
+
+def _banner(parts: Sequence[Paper]) -> Banner:
+    """Return the worst verdict, with how many have it and where."""
+    worst = max(parts, key=lambda part: RANK.get(part.banner.kind, 1)).banner.kind
+    bad = [i for i, part in enumerate(parts, 1) if RANK.get(part.banner.kind, 1) == RANK[worst]]
+    status = {"a": "PASS"}.get(worst, worst)
+    if status == "PASS":
+        return Banner.of("PASS", f"All {len(parts)} pass.")
+    word = "failed" if status == "FAIL" else "to be looked at"
+    listed = ", ".join(map(str, bad))
+    verb = "" if status == "FAIL" else " are" if len(bad) > 1 else " is"
+    return Banner.of(status, f"{len(bad)} of {len(parts)}{verb} {word}: no. {listed}.")
+
+
+def _verdicts(parts: Sequence[Paper]) -> Numbers:
+    rows = [
+        (
+            f"{part.banner.sign} {part.banner.word}", str(i), part.heading, part.sides[0],
+            part.sides[1] if len(part.sides) > 1 else "-", legible(part.banner.sentences[0]),
+        )
+        for i, part in enumerate(parts, 1)
+    ]  # fmt: skip
+    return Numbers.of(_HEAD, rows, right=("no.",), wrap=True)
+
+
+def _without_command(paper: Paper) -> Paper:
+    kept = tuple(section for section in paper.sections if not section.code)
+    return Paper(
+        paper.name, paper.title, paper.heading, paper.sides, paper.how, paper.banner,
+        paper.notes, kept,
+    )  # fmt: skip
