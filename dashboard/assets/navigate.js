@@ -59,7 +59,37 @@ document.addEventListener("change", (event) => {
   if (select) ffn.go(ffn.with({ [select.dataset.key]: select.value }));
 }, true);
 
+// A file that takes long to be written says so, and how long it has been.
+async function save(link) {
+  const began = performance.now();
+  const told = setInterval(() => {
+    ffn.say(`Writing ${link.textContent}: ${Math.round((performance.now() - began) / 1000)} s`);
+  }, 500);
+  try {
+    const answer = await fetch(link.href);
+    if (!answer.ok) throw new Error(await answer.text());
+    const named = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") || "");
+    const url = URL.createObjectURL(await answer.blob());
+    const file = Object.assign(document.createElement("a"), {
+      href: url, download: named?.[1] || "ffn-probe",
+    });
+    file.click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+    ffn.say(`${file.download} saved`);
+  } catch (error) {
+    ffn.say(`not written: ${error.message}`);
+  } finally {
+    clearInterval(told);
+  }
+}
+
 document.addEventListener("click", (event) => {
+  const file = event.target.closest?.("a[data-file]");
+  if (file && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    save(file);
+    return;
+  }
   const button = event.target.closest?.("button");
   if (!button) return;
   const { copy, what, open, close } = button.dataset;

@@ -15,6 +15,7 @@ _NEEDS: Mapping[str, str] = {
     "pair": "choose two runs, A and B, first",
     "paired": "open a run of two models first (the table of runs calls it paired)",
 }
+_SHOWN = ("html", "md", "json")
 TWINS = ("json", "csv", "parquet")
 REPORTS: Mapping[str, str] = {"html": "HTML", "md": "Markdown", "json": "JSON"}
 KEYS: tuple[tuple[str, str], ...] = (
@@ -37,26 +38,31 @@ def navigation(library: Library, path: str, query: Query) -> Content:
 
 
 def _chosen(library: Library, query: Query) -> dict[str, str]:
-    """Return the runs of the address as a, b and paired, of those that can be read."""
+    """Return the runs of the address: a, b, the one looked at, and it again when paired."""
     run = query.get("run", "")
-    chosen = {side: query.get(side, "") for side in "ab"} | {"paired": ""}
+    chosen = {side: query.get(side, "") for side in "ab"} | {"paired": "", "run": ""}
     if run:
         try:
             paired = is_paired(library.run(run))
         except FfnProbeError:
             return chosen
-        chosen["paired" if paired else "a"] = run
+        chosen["run"] = run
+        if paired:
+            chosen["paired"] = run
+        else:
+            chosen["a"] = chosen["a"] or run
     return chosen
 
 
 def _link(route: Route, chosen: Mapping[str, str], here: str) -> Content:
-    a, b, paired = (chosen[key] for key in ("a", "b", "paired"))
-    queries = {
-        "": {"a": a, "b": b},
-        "run": {"run": paired or a},
-        "sides": {"a": a, "b": b} if a else {},
-        "pair": {"a": a, "b": b} if a and b else {},
-        "paired": {"run": paired},
+    sides = {side: chosen[side] for side in "ab"}
+    paired, run = chosen["paired"], chosen["run"] or chosen["a"]
+    queries: Mapping[str, Mapping[str, str]] = {
+        "": sides,
+        "run": {"run": run, **sides} if run else {},
+        "sides": sides if sides["a"] else {},
+        "pair": sides if all(sides.values()) else {},
+        "paired": {"run": paired, **sides} if paired else {},
     }
     query = queries[route.takes]
     inside = here == route.path or (route.path != "/" and here.startswith(route.path + "/"))
@@ -100,7 +106,11 @@ def exports(path: str, query: Query, page: Page) -> Content:
 
 
 def _file(text: str, where: str) -> Content:
-    return html.A(text, href=where)
+    """Return a link to a file: what a browser can show opens beside, the rest is saved."""
+    suffix = where.partition("?")[0].rpartition(".")[2]
+    if suffix in _SHOWN:
+        return html.A(text, href=where, target="_blank", rel="noopener")
+    return html.A(text, href=where, **attrs(data_file=""))
 
 
 def help_dialog() -> Content:

@@ -33,7 +33,7 @@ def one_site(library: Library, run_id: str, query: Query) -> list[Content]:
                 graph(overlay(histogram, names=(found.name, "")), label, name="distribution"),
                 html.P(f"{histogram.count:,} finite values.", className="dim"),
             ]),
-            html.Div(numbers),
+            html.Div(numbers, className="tall"),
         ], className="pictures"),
     ]  # fmt: skip
 

@@ -159,9 +159,10 @@ def _row(line: _Line, chosen: dict[str, str]) -> list[Content]:
     where = "/explain" if line.paired else "/run"
     return [
         *pick,
-        dcc.Link(line.run, href=href(where, run=line.run)),
+        dcc.Link(line.run, href=href(where, run=line.run, **chosen)),
         _state(line),
-        *(_cell(getattr(line, name), name) for name in _COLUMNS[2:]),
+        *(_cell(getattr(line, name), name) for name in _COLUMNS[2:-1]),
+        html.Td(shortened(line.tags) or "-", className="tags"),
     ]
 
 
