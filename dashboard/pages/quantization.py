@@ -1,0 +1,333 @@
+"""Quantization: which number formats the sites of a run survive, and what they lose."""
+
+import math
+import shlex
+from collections.abc import Sequence
+
+import pandas as pd
+from dash import dcc, html
+
+from dashboard.components.chosen import chosen
+from dashboard.components.control import Option, controls, select
+from dashboard.components.graph import graph
+from dashboard.components.page import Content, Page, Query, href, nothing, page
+from dashboard.components.table import table
+from dashboard.data import Library, is_paired
+from dashboard.pages.quantized import (
+    Side,
+    budget_part,
+    clipping_part,
+    crest_part,
+    headroom_part,
+    site_part,
+)
+from ffn_probe.errors import UnknownName
+from ffn_probe.figures.grid import ordered_roles
+from ffn_probe.figures.numbers import decibels
+from ffn_probe.figures.places import places
+from ffn_probe.figures.site_formats import (
+    EIGHT_BITS,
+    FOUR_BITS,
+    VIEWS,
+    SiteFormats,
+    View,
+    best,
+    chosen_sites,
+    keys_of,
+    rescue,
+    run_formats,
+    survival,
+)
+from ffn_probe.figures.sqnr import changed_grid, format_columns, format_grid, sqnr_heatmap
+from ffn_probe.measures import MEASURES
+
+_TARGETS: tuple[Option, ...] = tuple((str(t), f"{t} dB") for t in (20, 25, 30, 35, 40, 50))
+_RULE = (
+    "Rule: of the formats of 8 bits that kernels run (" + ", ".join(EIGHT_BITS) + ", the "
+    "cheapest scale first) the first that holds the target at the most sites; a site that it "
+    "loses takes the first of them that holds there, else bf16. A scale by channel is left "
+    "out: it lies along the axis that a matrix product sums over. No published SQNR decides "
+    "for every model, so tie the target to a loss or a task of yours."
+)
+_VIEWS: tuple[Option, ...] = tuple((name, f"{name}: {text}") for name, text in VIEWS.items())
+_UNRECORDED = (
+    "No noise of formats was measured in {}: its levels are predicted from the histograms. "
+    "Formats that scale tokens or blocks cannot be predicted; record the run again with this "
+    "version to measure them."
+)
+_DIFFERENCE = (
+    "Measured levels take the scale of a tensor from all rows of a window and try a sample of "
+    "rows; predicted ones take the largest value of the whole run. Where they differ by more "
+    "than a decibel or two, a few rows hold the largest values."
+)
+
+
+def quantization(library: Library, query: Query) -> Page:
+    """Return what formats do to the run `a`, beside the run `b` where one is given."""
+    names = [query[key] for key in ("a", "b") if query.get(key)]
+    if not names or not query.get("a"):
+        return _choice(library)
+    for name in names:
+        if is_paired(library.run(name)):
+            raise UnknownName.of("run of one model", name, _singles(library))
+    sides = [_side(library, name) for name in dict.fromkeys(names)]
+    if not any(side.sites for side in sides):
+        return page("Quantization", [("Runs", href("/"))],
+                    nothing("Nothing recorded yet", f"{names[0]} holds no site."))  # fmt: skip
+    view, picks = _picks(sides, query)
+    shown = [
+        Side(s.name, chosen_sites(s.sites, role=picks["role"], layer=picks["layer"]))
+        for s in sides
+    ]
+    target = float(picks["target"])
+    title = f"Formats of {' and '.join(side.name for side in sides)}"
+    return page(
+        title,
+        [("Runs", href("/")), (names[0], href("/run", run=names[0]))],
+        html.H1(title),
+        *_notes(sides, view, query),
+        *(_recommended(side, target, view) for side in shown),
+        html.P(_RULE, className="dim"),
+        _controls(sides, view, picks),
+        *_levels(shown, target, view, picks["against"]),
+        *_survivors(shown, target, view),
+        *(site_part(shown, query["site"], target) if query.get("site") else ()),
+        *crest_part(shown),
+        *budget_part(shown, picks["format"], view),
+        *clipping_part(shown, picks["format"]),
+        *headroom_part(shown),
+        data={"levels": lambda: _frame(shown),
+              "survival": lambda: _survival_frame(shown, target, view)},
+        command=_command(library, names, picks["format"]),
+    )  # fmt: skip
+
+
+def _side(library: Library, name: str) -> Side:
+    return Side(name, library.once("formats", [name], lambda: run_formats(library.run(name))))
+
+
+def _singles(library: Library) -> list[str]:
+    return [e.id for e in library.entries() if e.run is not None and not is_paired(e.run)]
+
+
+def _choice(library: Library) -> Page:
+    found = _singles(library)
+    if not found:
+        how = f"ffn-probe record MODEL --data FILE --to {library.root / 'base'}"
+        return page("Quantization", [("Runs", href("/"))],
+                    nothing("No run yet", "Record one:", command=how), command=how)  # fmt: skip
+    rows = [[dcc.Link(name, href=href("/quantization", a=name))] for name in found]
+    return page("Quantization", [("Runs", href("/"))], html.H1("Whose formats?"),
+                table(("run",), rows, caption="Runs of one model"))  # fmt: skip
+
+
+def _command(library: Library, names: Sequence[str], key: str) -> str:
+    name, _, scale = key.partition(":")
+    known = {entry.name for entry in MEASURES}
+    measured = f"sqnr_{name}_{scale}"
+    measure = measured if measured in known else f"sqnr_{name}_predicted"
+    paths = (shlex.quote(library.run(n).path) for n in names)
+    return " && ".join(f"ffn-probe show {path} --measure {measure}" for path in paths)
+
+
+# ---- what is chosen ---------------------------------------------------------------------
+
+
+def _picks(sides: Sequence[Side], query: Query) -> tuple[View, dict[str, str]]:
+    """Return the view and the other choices of the address."""
+    every = [site for side in sides for site in side.sites]
+    measured = bool(keys_of(every, "measured"))
+    found = chosen(query, "view", _VIEWS, "measured" if measured else "predicted")
+    view = next(name for name in _KINDS if name == found)
+    keys = keys_of(every, "predicted" if view == "predicted" else "measured")
+    keys = keys or keys_of(every, "predicted")
+    first = "int8:token" if "int8:token" in keys else keys[0] if keys else ""
+    return view, {
+        "role": chosen(query, "role", _roles(every)),
+        "layer": chosen(query, "layer", _layers(every)),
+        "target": chosen(query, "target", _TARGETS, "30"),
+        "format": chosen(query, "format", [(key, key) for key in keys] or [("", "-")], first),
+        "against": chosen(query, "against", _AGAINST, "sides"),
+    }
+
+
+_KINDS: tuple[View, ...] = ("measured", "predicted", "difference")
+_AGAINST: tuple[Option, ...] = (("sides", "A and B"), ("change", "B less A"))
+
+
+def _roles(sites: Sequence[SiteFormats]) -> list[Option]:
+    roles = ordered_roles(s.site.role for s in sites)
+    return [
+        ("all", "all roles"),
+        ("inputs", "inputs of matrix products (normed, hidden)"),
+        *((role, role) for role in roles),
+    ]
+
+
+def _layers(sites: Sequence[SiteFormats]) -> list[Option]:
+    layers = sorted({s.site.layer for s in sites})
+    return [("all", "all layers"), *((str(layer), f"layer {layer}") for layer in layers)]
+
+
+def _controls(sides: Sequence[Side], view: View, picks: dict[str, str]) -> Content:
+    every = [site for side in sides for site in side.sites]
+    keys = keys_of(every, "predicted" if view == "predicted" else "measured")
+    return controls(
+        select("levels", "view", _VIEWS, view),
+        select("target", "target", _TARGETS, picks["target"]),
+        select("roles", "role", _roles(every), picks["role"]),
+        select("layer", "layer", _layers(every), picks["layer"]),
+        select("format of budget and losses", "format", [(k, k) for k in keys],
+               picks["format"]) if keys else None,
+        select("two runs", "against", _AGAINST, picks["against"]) if len(sides) > 1 else None,
+    )  # fmt: skip
+
+
+def _notes(sides: Sequence[Side], view: View, query: Query) -> list[Content]:
+    bare = [side.name for side in sides if not keys_of(side.sites, "measured")]
+    notes: list[Content] = [
+        html.Div(_UNRECORDED.format(name), className="note") for name in bare
+    ]
+    if view == "difference":
+        notes.append(html.P(_DIFFERENCE, className="dim"))
+    if bare and query.get("view") == "measured":
+        notes.append(html.Div("Choose predicted levels to see more.", className="note"))
+    return notes
+
+
+# ---- the verdict ------------------------------------------------------------------------
+
+
+def _recommended(side: Side, target: float, view: View) -> Content:
+    """Return which format to take, and where it does not do."""
+    return html.Div(
+        [html.B(side.name), html.P(recommendation(side.sites, target, view))],
+        className="banner",
+    )
+
+
+def recommendation(sites: Sequence[SiteFormats], target: float, view: View) -> str:
+    """Return the sentence that the rule gives."""
+    by: View = "measured" if view == "difference" else view
+    found = best(sites, EIGHT_BITS, target, by)
+    if found is None:
+        return "No format of 8 bits is known at any of these sites."
+    said = f"{found.key} holds \u2265 {target:g} dB at {found.held} of {found.known} sites"
+    by_format: dict[str, list[SiteFormats]] = {}
+    for site in found.lost:
+        by_format.setdefault(rescue(site, target, by), []).append(site)
+    needs = [
+        f"{places(s.site for s in lost)} need{'s' if len(lost) == 1 else ''} {key}"
+        for key, lost in by_format.items()
+    ]
+    tail = f"; {'; '.join(needs)}" if needs else ", so all of them may take it"
+    small_bits = [s for key in FOUR_BITS if (s := survival(sites, key, target, by)) is not None]
+    four = max(small_bits, key=lambda s: (s.held, s.worst_db), default=None)
+    small = (
+        f" Of 4 bits the best is {four.key}: {four.held} of {four.known} sites, the worst "
+        f"{decibels(four.worst_db)} dB."
+        if four is not None
+        else ""
+    )
+    return f"{said}{tail}.{small}"
+
+
+# ---- formats over sites -----------------------------------------------------------------
+
+
+def _levels(sides: Sequence[Side], target: float, view: View, against: str) -> list[Content]:
+    every = [site for side in sides for site in side.sites]
+    keys = keys_of(every, view)
+    if not keys:
+        text = "No format is known in this view at these sites; choose other levels above."
+        return [html.H2("Formats over sites"), html.P(text)]
+    columns = format_columns(*(side.sites for side in sides))
+    grids = [format_grid(side.sites, keys, columns, view) for side in sides]
+    difference = view == "difference"
+    if against == "change" and len(grids) == 2:
+        grid = changed_grid(*grids)
+        label = f"Change of the SQNR of {len(keys)} formats at {len(columns)} sites, B less A."
+        shown = [("B less A", sqnr_heatmap(grid, target=target, change=True), label)]
+    else:
+        shown = [
+            (side.name, sqnr_heatmap(grid, target=target, change=difference),
+             _label(side, keys, target, view))
+            for side, grid in zip(sides, grids, strict=True)
+        ]  # fmt: skip
+    return [
+        html.H2("Formats over sites"),
+        html.P(
+            "A cell is the SQNR in dB that a format keeps at a site: orange is below the "
+            "target, blue above. Columns are layers within a role.", className="dim",
+        ),
+        *(
+            html.Div([
+                html.H3(title),
+                graph(figure, label, name=f"formats-{i}", to="/quantization"),
+            ])
+            for i, (title, figure, label) in enumerate(shown)
+        ),
+    ]  # fmt: skip
+
+
+def _label(side: Side, keys: Sequence[str], target: float, view: View) -> str:
+    found = [s for key in keys if (s := survival(side.sites, key, target, view)) is not None]
+    told = ", ".join(f"{s.key} {s.held} of {s.known}" for s in found[:6])
+    return f"Sites of {side.name} at which a format keeps {target:g} dB: {told}."
+
+
+def _survivors(sides: Sequence[Side], target: float, view: View) -> list[Content]:
+    """Return the table of formats: how many sites hold, and the worst one."""
+    by: View = "measured" if view == "difference" else view
+    rows: list[list[Content]] = []
+    for side in sides:
+        for key in keys_of(side.sites, by):
+            found = survival(side.sites, key, target, by)
+            if found is not None:
+                worst = found.worst.site
+                rows.append([
+                    side.name, key, f"{found.held} of {found.known}", decibels(found.worst_db),
+                    dcc.Link(
+                        f"layer {worst.layer} {worst.role}",
+                        href=href("/run", run=side.name, site=worst.name),
+                    ),
+                ])  # fmt: skip
+    head = ("run", "format", f"sites that hold {target:g} dB", "worst site, dB", "which")
+    caption = f"Every format at the chosen sites, {by} levels; int8 of a channel is no input"
+    return [table(head, rows, right=(2, 3), caption=caption)]
+
+
+# ---- twins ------------------------------------------------------------------------------
+
+
+def _frame(sides: Sequence[Side]) -> pd.DataFrame:
+    rows = []
+    for side in sides:
+        for s in side.sites:
+            for key in dict.fromkeys((*s.noise, *s.predicted)):
+                noise = s.noise.get(key)
+                rows.append({
+                    "run": side.name, "layer": s.site.layer, "block": s.site.block,
+                    "role": s.site.role, "expert": s.site.expert, "format": key,
+                    "measured_db": s.level(key), "predicted_db": s.level(key, "predicted"),
+                    "values": noise.count if noise else 0,
+                    "clipped": noise.clipped if noise else 0,
+                    "zeroed": noise.zeroed if noise else 0,
+                    "crest": s.crest, "absmax": s.absmax, "p99_9_abs": s.p99_9,
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _survival_frame(sides: Sequence[Side], target: float, view: View) -> pd.DataFrame:
+    by: View = "measured" if view == "difference" else view
+    rows = []
+    for side in sides:
+        for key in keys_of(side.sites, by):
+            found = survival(side.sites, key, target, by)
+            if found is not None and not math.isnan(found.worst_db):
+                rows.append({
+                    "run": side.name, "format": key, "levels": by, "target_db": target,
+                    "sites_held": found.held, "sites": found.known,
+                    "worst_db": found.worst_db, "worst_site": found.worst.site.name,
+                })  # fmt: skip
+    return pd.DataFrame(rows)
