@@ -1,130 +1,240 @@
-"""Two runs compared: the verdict, where it is, the worst sites, what is on one side only."""
+"""Two runs compared: the verdict, where it is, every site, what is on one side only."""
 
+import shlex
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
 from dash import dcc, html
 
+from dashboard.components.chosen import chosen
+from dashboard.components.control import Option, chips, controls
 from dashboard.components.graph import graph
-from dashboard.components.page import Content, Page, Query, href, page, problem, prose
+from dashboard.components.page import Content, Page, Query, attrs, href, page, problem, prose
 from dashboard.components.table import status, table
+from dashboard.components.threshold import followed, multiplier_of, slider
 from dashboard.data import Library
-from ffn_probe.compare import Drift, SiteDrift
+from dashboard.pages.compare_sites import ONLY, ROWS, SORT, listed, sites_frame, sites_table
+from ffn_probe.anatomy import Site
+from ffn_probe.compare import ASPECTS, Drift
+from ffn_probe.figures.grid import Grid, View, drift_grid
 from ffn_probe.figures.heatmap import drift_heatmap
+from ffn_probe.figures.places import places
 from ffn_probe.figures.theme import SIGN
-from ffn_probe.report.words import counts, drifted, number, place, times
+from ffn_probe.figures.trial import trial, tried
 
-_ROWS = 40
-_HEAD = ("status", "site", "aspect", "statistic", "value", "unit", "threshold", "floor",
-         "times floor", "block")  # fmt: skip
+BY: Sequence[Option] = (("floor", "times the floor"), ("threshold", "times the threshold"))
+_ASPECTS: Sequence[Option] = (("", "all aspects"), *((name, name) for name in ASPECTS))
+_NAMED = 400  # sites named in one list
 
 
 def compared(library: Library, query: Query) -> Page:
-    """Return the comparison of the runs `a` and `b` of the query."""
+    """Return the comparison of the runs `a` and `b` of the query.
+
+    Raises:
+        UnknownName: the query chooses what there is not.
+    """
     a, b = query.get("a", ""), query.get("b", "")
     if not a or not b:
         return problem("Choose two runs", "A comparison takes a reference and a candidate.")
     drift = library.drift(a, b)
+    view = _view(drift, query)
+    rows = listed(drift, view, chosen(query, "sort", SORT))
     return page(
         f"{a} against {b}",
         [("Runs", href("/", a=a, b=b))],
+        *notes(drift),
         html.H1([html.Span(a, className="a"), " \u2192 ", html.Span(b, className="b")]),
         *banner(drift),
-        _aspects(drift),
-        html.H2("Layers and roles"),
-        graph(drift_heatmap(drift), _label(drift), to="/compare/site"),
-        html.P(_signs(drift), className="dim"),
-        html.H2("Worst sites"),
-        _worst(drift, a, b),
+        _aspects(drift, view, query),
+        *_map(library, drift, view, query),
+        html.H2("Sites" + f": {view.aspect}" * bool(view.aspect)),
+        _choices(query),
+        html.Div(
+            sites_table(rows, a, b, everything=chosen(query, "rows", ROWS) == "all"),
+            className="only-fail" * (chosen(query, "only", ONLY) == "fail"),
+        ),
+        *_settings(drift, a, b),
         *_one_sided(drift),
-        html.H2("Settings that differ"),
-        table(("setting", a, b), drift.config_diff, wrap=True)
-        if drift.config_diff
-        else html.P("The two runs were made with the same settings."),
-        _exports(a, b),
+        data={
+            "sites": lambda: sites_frame(rows, view),
+            "changes": drift.table,
+            "settings": lambda: _settings_frame(drift),
+            "one_sided": lambda: _one_sided_frame(drift),
+        },
+        command=shlex.join(["ffn-probe", "compare", drift.a.path, drift.b.path]),
+        report=href("/report/drift", a=a, b=b),
     )
 
 
+def _view(drift: Drift, query: Query) -> View:
+    """Return how the address wants to see the drift; by the threshold without any floor."""
+    aspect = chosen(query, "aspect", _ASPECTS)
+    by = chosen(query, "by", BY, "floor" if _floors(drift) else "threshold")
+    return View("floor" if by == "floor" else "threshold", aspect, multiplier_of(query))
+
+
+def _floors(drift: Drift) -> int:
+    """Return how many sites have a noise floor."""
+    return sum(any(c.floor is not None for c in site.changes) for site in drift.sites)
+
+
+# ---- what happened ----------------------------------------------------------------------
+
+
+def notes(drift: Drift) -> list[Content]:
+    """Return what limits the comparison, what refuses it first."""
+    ranked = sorted(drift.validity, key=lambda note: note.level != "refuse")
+    return [
+        html.Div([html.B(f"{note.level} "), *prose(note.text)], className=f"note {note.level}")
+        for note in ranked
+    ]
+
+
 def banner(drift: Drift) -> list[Content]:
-    """Return the verdict in a sentence, and what limits it."""
+    """Return the verdict in a sentence, and what was compared."""
     verdict = drift.verdict
     how = "same inputs, paired fold by fold" if drift.paired else "not paired"
     return [
         html.Div(
             [status(verdict.status), verdict.sentence], className=f"banner {verdict.status}"
         ),
-        *(
-            html.Div([html.B(f"{note.level} "), *prose(note.text)], className="note")
-            for note in drift.validity
-        ),
-        html.P(f"{len(drift.sites)} sites, {how}.", className="dim"),
+        html.P(f"{len(drift.sites):,} sites, {how}.", className="dim"),
     ]
 
 
-def _aspects(drift: Drift) -> Content:
+def _aspects(drift: Drift, view: View, query: Query) -> Content:
+    """Return how many sites moved in each aspect: links that leave the others out."""
     cards = []
-    for aspect, failed, warned in counts(drift):
-        said = f"{failed} failed, {warned} suspicious" if failed or warned else "none"
+    for aspect in dict.fromkeys(c.aspect for site in drift.sites for c in site.changes):
+        counts = tried(drift, aspect)
+        failed, warned = counts[10]
         kind = "FAIL" if failed else "WARN" if warned else "PASS"
-        cards.append(html.Div([aspect, html.B(SIGN[kind], className=kind), html.Span(said)]))
-    return html.Div(cards, className="counts")
+        said = f"{failed} failed, {warned} suspicious" if failed or warned else "none"
+        here = view.aspect == aspect
+        target = {**query, "aspect": "" if here else aspect}
+        cards.append(
+            dcc.Link(
+                [aspect, html.B(SIGN[kind], className=kind), html.Span(said)],
+                href=href("/compare", **target),
+                className="count" + " here" * here,
+                title="Show all aspects" if here else f"Show {aspect} only",
+            )
+        )
+    return html.Div(cards, className="counts", role="group", **attrs(aria_label="Aspects"))
 
 
-def _label(drift: Drift) -> str:
-    bad = sum(site.status != "PASS" for site in drift.sites)
+# ---- the heatmap ------------------------------------------------------------------------
+
+
+def _map(library: Library, drift: Drift, view: View, query: Query) -> list[Content]:
+    ids = (query["a"], query["b"])
+    grid = library.once(f"grid {view}", ids, lambda: drift_grid(drift, view))
+    figure = library.once(f"heatmap {view}", ids, lambda: drift_heatmap(drift, view))
+    counts = library.once(f"tried {view.aspect}", ids, lambda: tried(drift, view.aspect))
+    return [
+        html.H2("Layers and roles" + f": {view.aspect}" * bool(view.aspect)),
+        controls(
+            chips("Colour", "by", BY, view.by, "/compare", query),
+            slider(view.multiplier, counts),
+        ),
+        html.Div(
+            [
+                graph(figure, _label(drift, view), to="/compare/site", name="drift-heatmap"),
+                followed(trial(grid, view)),
+            ],
+            className="followed",
+        ),
+        html.P(_legend(drift, view, grid), className="dim legend"),
+        *_missing(drift),
+    ]
+
+
+def _label(drift: Drift, view: View) -> str:
+    fails, warns = tried(drift, view.aspect)[10]
     return (
-        f"Heatmap of drift by layer and role: {bad} of {len(drift.sites)} sites drifted. The "
-        "table of the worst sites below says the same in words."
+        f"Heatmap of drift by layer and role, {'times the ' + view.by}: {fails} sites failed "
+        f"and {warns} are suspicious of {len(drift.sites)}. The table of sites below says the "
+        "same in words."
     )
 
 
-def _signs(drift: Drift) -> str:
-    parts = ["Colour: times the threshold, where above the noise floor",
-             f"{SIGN['WARN']} suspicious", f"{SIGN['FAIL']} failed"]  # fmt: skip
-    parts += ["A: only in the reference"] * bool(drift.only_a)
-    parts += ["B: only in the candidate"] * bool(drift.only_b)
-    alone = {site.block for site in drift.only_b} - {site.block_b for site in drift.sites}
-    parts += ["(n): layer n of the candidate"] * bool(alone)
-    return "; ".join(parts) + ". A cell leads to its distributions."
+def _legend(drift: Drift, view: View, grid: Grid) -> str:
+    """Return what a cell means."""
+    said = (
+        "Colour: how many times its noise floor the worst change of a site is, where it is "
+        "over its practical threshold, too. Grey: it passes; the darker, the further above "
+        "its floor."
+        if view.by == "floor"
+        else "Colour: how many times its practical threshold the worst change of a site is, "
+        "where it is above its noise floor. Grey: it passes; what is within its floor is "
+        "palest."
+    )
+    parts = [said, f"{SIGN['WARN']} suspicious, {SIGN['FAIL']} failed."]
+    without = len(drift.sites) - _floors(drift)
+    if without:
+        parts.append(
+            f"{without} of {len(drift.sites)} sites have no floor (fewer than 8 folds with "
+            "values): they are suspicious at most."
+        )
+    if any(not column.block_a for column in grid.columns):
+        parts.append("(n): layer n of the candidate.")
+    if any(site.expert >= 0 for site in drift.sites):
+        parts.append("A mixture shows its worst expert.")
+    return " ".join([*parts, "A cell leads to its distributions."])
 
 
-def _worst(drift: Drift, a: str, b: str) -> Content:
-    sites = drifted(drift, _ROWS)
-    if not sites:
-        return html.P("Every site passed.")
-    total = sum(site.status != "PASS" for site in drift.sites)
-    caption = f"{len(sites)} of the {total} sites that did not pass, worst first."
-    rows = [_row(site, a, b) for site in sites]
-    return table(_HEAD, rows, caption=caption, right=(4, 6, 7, 8))
-
-
-def _row(site: SiteDrift, a: str, b: str) -> list[Content]:
-    change = site.worst
-    where = href("/compare/site", a=a, b=b, site=site.name)
+def _missing(drift: Drift) -> list[Content]:
+    """Return which sites are hatched."""
+    sides = ((drift.a.name, "A", drift.only_a), (drift.b.name, "B", drift.only_b))
     return [
-        status(site.status),
-        dcc.Link(f"layer {site.layer} {place(site)}", href=where),
-        change.aspect,
-        change.statistic,
-        number(change.value, signed=True),
-        change.unit,
-        number(change.threshold),
-        number(change.floor),
-        times(change),
-        site.block_b,
-    ]
+        html.P([f"Hatched {sign}: only in ", html.B(name), f": {places(sites)}."],
+               className="dim")
+        for name, sign, sites in sides
+        if sites
+    ]  # fmt: skip
+
+
+# ---- the table, the settings, what is on one side ---------------------------------------
+
+
+def _choices(query: Query) -> Content:
+    groups = (("Order", "sort", SORT), ("Show", "only", ONLY), ("Rows", "rows", ROWS))
+    return controls(
+        *(
+            chips(text, key, options, chosen(query, key, options), "/compare", query)
+            for text, key, options in groups
+        )
+    )
+
+
+def _settings(drift: Drift, a: str, b: str) -> list[Content]:
+    title = html.H2("Settings that differ")
+    if not drift.config_diff:
+        return [title, html.P("The two runs were made with the same settings.")]
+    caption = f"{len(drift.config_diff)} settings; all others are equal."
+    return [title, table(("setting", a, b), drift.config_diff, caption=caption, wrap=True)]
+
+
+def _settings_frame(drift: Drift) -> pd.DataFrame:
+    return pd.DataFrame(drift.config_diff, columns=["setting", "a", "b"])
 
 
 def _one_sided(drift: Drift) -> list[Content]:
     parts: list[Content] = []
     for side, sites in ((drift.a.name, drift.only_a), (drift.b.name, drift.only_b)):
         if sites:
-            names = ", ".join(site.name for site in sites)
-            said = html.Summary(f"{len(sites)} sites only in {side}")
-            parts.append(html.Details([said, html.P(html.Code(names))]))
+            names = ", ".join(site.name for site in sites[:_NAMED])
+            more = f" and {len(sites) - _NAMED:,} more" if len(sites) > _NAMED else ""
+            said = html.Summary(f"{len(sites):,} sites only in {side}")
+            parts.append(html.Details([said, html.P([html.Code(names), more])]))
     return [html.H2("On one side only"), *parts] if parts else []
 
 
-def _exports(a: str, b: str) -> Content:
-    links = [
-        html.A(kind, href=href(f"/report/drift.{kind}", a=a, b=b), className="button")
-        for kind in ("html", "md", "json")
-    ]
-    return html.P(["The report as a file: ", *links])
+def _one_sided_frame(drift: Drift) -> pd.DataFrame:
+    def record(side: str, site: Site) -> Mapping[str, object]:
+        return {"side": side, "layer": site.layer, "block": site.block, "role": site.role,
+                "expert": site.expert}  # fmt: skip
+
+    found = [record("a", site) for site in drift.only_a]
+    found += [record("b", site) for site in drift.only_b]
+    return pd.DataFrame(found, columns=["side", "layer", "block", "role", "expert"])

@@ -4,15 +4,13 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from dashboard.app import target
 from dashboard.components.page import href
 from dashboard.data import Library
 from dashboard.routes import query_of, render
 from ffn_probe.anatomy import Site
-from ffn_probe.compare import ASPECTS, STATISTICS, compare
+from ffn_probe.compare import ASPECTS, STATISTICS
 from ffn_probe.measures import MEASURES
 from ffn_probe.report.words import number
 from tests.compare.made_runs import draws, make_run
@@ -114,80 +112,6 @@ def test_the_page_of_a_run_that_grows_is_drawn_anew(tmp_path: Path) -> None:
 def test_a_run_that_is_open_says_so(tmp_path: Path) -> None:
     make_run(tmp_path / "live", {Site(0, "mlp", "gate"): draws(0)}, close=False)
     assert rows(render(Library(tmp_path), "/", "").content)[0][3] == "\u25cf open"
-
-
-# ---- a comparison -----------------------------------------------------------------------
-
-
-def test_a_comparison_says_its_verdict_and_its_limits() -> None:
-    drift = compare(SAMPLES / A, SAMPLES / B)
-    said = text(render(LIBRARY, "/compare", BOTH).content)
-    assert drift.verdict.sentence in said
-    assert "4 blocks are mlp in one run and glu in the other" in said
-    assert "8 sites only in rms-swiglu" in said
-    assert "layers.0.ffn/gate_act" in said
-    assert "block.activation" in said
-
-
-def test_the_worst_sites_carry_the_numbers_of_the_drift() -> None:
-    drift = compare(SAMPLES / A, SAMPLES / B)
-    found = [row for row in rows(render(LIBRARY, "/compare", BOTH).content) if len(row) == 10]
-    assert len(found) == sum(site.status != "PASS" for site in drift.sites)
-    for row, site in zip(found, drift.worst(100), strict=False):
-        change = site.worst
-        assert row[1:5] == [
-            f"layer {site.layer} {site.role}", change.aspect, change.statistic,
-            number(change.value, signed=True),
-        ]  # fmt: skip
-
-
-def test_every_worst_site_leads_to_its_own_page() -> None:
-    found = links(render(LIBRARY, "/compare", BOTH).content)
-    for site in compare(SAMPLES / A, SAMPLES / B).worst(3):
-        name = f"layer {site.layer} {site.role}"
-        where = f"/compare/site?a={A}&b={B}&site={site.block_a}%2F{site.role}"
-        assert found[name] == where
-        path, _, search = where.partition("?")
-        assert render(LIBRARY, path, "?" + search).title == f"{name} - ffn-probe"
-
-
-def test_the_heatmap_is_named_and_its_cells_lead_to_sites() -> None:
-    page = render(LIBRARY, "/compare", BOTH)
-    (graph,) = of(page.content, "Graph")
-    assert graph.id["to"] == "/compare/site"
-    (image,) = [div for div in of(page.content, "Div") if getattr(div, "role", "") == "img"]
-    assert "of 20 sites drifted" in getattr(image, "aria-label")
-    cell = {"points": [{"customdata": "layers.0.ffn/out"}]}
-    where = target(cell, "/compare/site", BOTH)
-    assert where == f"/compare/site?a={A}&b={B}&site=layers.0.ffn%2Fout"
-
-
-@pytest.mark.parametrize(
-    "clicked", [None, {}, {"points": []}, {"points": [{}]}, {"points": [{"customdata": ""}]}]
-)
-def test_a_click_on_nothing_leads_nowhere(clicked: dict[str, object] | None) -> None:
-    assert target(clicked, "/compare/site", BOTH) == ""
-
-
-def test_a_site_shows_both_distributions_and_every_statistic() -> None:
-    page = render(LIBRARY, "/compare/site", BOTH + "&site=layers.2.ffn/hidden")
-    density, cumulative = of(page.content, "Graph")
-    assert [trace.name for trace in density.figure.data] == [A, B]
-    assert "unit of the tensor" in cumulative.figure.layout.xaxis.title.text
-    drift = compare(SAMPLES / A, SAMPLES / B)
-    site = next(s for s in drift.sites if s.name == "layers.2.ffn/hidden")
-    assert len(rows(page.content)) == len(site.changes)
-    assert links(page.content)["\u2190 1"].endswith("site=layers.1.ffn%2Fhidden")
-    assert links(page.content)["gate"].endswith("site=layers.2.ffn%2Fgate")
-
-
-def test_a_site_of_a_mixture_leads_to_its_other_experts(tmp_path: Path) -> None:
-    sites = {Site(0, "mlp", "gate", e): draws(e) for e in range(3)}
-    make_run(tmp_path / "a", sites, inputs="x")
-    make_run(tmp_path / "b", {s: [x * np.float32(2) for x in v] for s, v in sites.items()})
-    page = render(Library(tmp_path), "/compare/site", "?a=a&b=b&site=mlp/gate%231")
-    assert page.title == "layer 0 gate#1 - ffn-probe"
-    assert links(page.content)["#2"].endswith("site=mlp%2Fgate%232")
 
 
 # ---- a run ------------------------------------------------------------------------------
