@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -9,6 +10,13 @@ from jaxtyping import Float
 from ffn_probe.sketches import BitHistogram
 
 BINS = 96
+
+Axis = Literal["asinh", "log"]
+"""asinh is linear up to the robust sigma; log shows the decades below it, too."""
+
+_SMALLEST = 1e-3  # share of the values other than zero that a log axis leaves near zero
+_DECADES = 1e-8  # of the largest |x|: a log axis begins there at the least
+
 _LARGEST = float(np.finfo(np.float32).max)
 _NONE = BitHistogram.empty()
 
@@ -19,7 +27,8 @@ class Density:
 
     `edges` are the bins' edges on that axis, `a` and `b` the shares per unit of the axis (0
     where a bin is empty), `ticks` pairs of (place on the axis, value as text). `scale` is
-    the reference's robust sigma, in the unit of the tensor.
+    up to where the axis is linear, in the unit of the tensor: the reference's robust sigma,
+    or far less on a log axis.
     """
 
     edges: Float[np.ndarray, " edges"]
@@ -32,6 +41,10 @@ class Density:
         """Return the values at places on the axis, in the unit of the tensor (float32)."""
         values = np.clip(np.sinh(places) * self.scale, -_LARGEST, _LARGEST)
         return np.asarray(values)
+
+    def places(self, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return where values lie on the axis."""
+        return np.asarray(np.arcsinh(values / self.scale))
 
     @property
     def powers(self) -> tuple[float, float] | None:
@@ -56,15 +69,18 @@ class Density:
 
 
 def shared_density(
-    a: BitHistogram, b: BitHistogram | None = None, *, bins: int = BINS
+    a: BitHistogram, b: BitHistogram | None = None, *, bins: int = BINS, axis: Axis = "asinh"
 ) -> Density:
     """Return the densities of two histograms on bins that hold all values of both.
 
-    The axis is asinh(x / s): linear near zero, logarithmic in the tails. With no finite
-    value on either side the densities are 0.
+    The axis is asinh(x / s): linear near zero, logarithmic in the tails; on a log axis s is
+    so small that both signs are logarithmic in |x| but for 1 in 1,000 values. With no
+    finite value on either side the densities are 0.
     """
     other = _NONE if b is None else b
     scale = _scale(a, other)
+    if axis == "log":
+        scale = min(scale, _smallest(a, other) or scale)
     ends = [_ends(h, scale) for h in (a, other) if h.count] or [(-1.0, 1.0)]
     low, top = min(e[0] for e in ends), max(e[1] for e in ends)
     if top <= low:
@@ -83,6 +99,18 @@ def _scale(a: BitHistogram, b: BitHistogram) -> float:
             if sigma > 0 and math.isfinite(sigma):
                 return float(sigma)
     return 1.0
+
+
+def _smallest(a: BitHistogram, b: BitHistogram) -> float:
+    """Return the |x| that all but few of the values other than zero exceed; 0 without any."""
+    found = []
+    for histogram in (a, b):
+        zeros = histogram.zeros
+        if histogram.count > zeros:
+            share = (zeros + _SMALLEST * (histogram.count - zeros)) / histogram.count
+            least, largest = histogram.abs_quantile(np.array([share, 1.0])).tolist()
+            found.append(max(least, _DECADES * largest))
+    return min(found, default=0.0)
 
 
 def _ends(histogram: BitHistogram, scale: float) -> tuple[float, float]:

@@ -6,8 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from ffn_probe.figures.density import Density, shared_density
+from ffn_probe.figures.density import Axis, Density, shared_density
 from ffn_probe.figures.theme import CANDIDATE, FONT, REFERENCE
+from ffn_probe.figures.value_axis import value_axis
 from ffn_probe.sketches import BitHistogram
 
 
@@ -18,12 +19,14 @@ def overlay(
     title: str = "",
     names: tuple[str, str] = ("reference", "candidate"),
     cumulative: bool = False,
+    axis: Axis = "asinh",
 ) -> go.Figure:
     """Return the densities (log scale) or the cumulative shares of two histograms.
 
-    The axis is asinh(x / robust sigma of the reference), with ticks in the tensor's unit.
+    The axis is asinh(x / robust sigma of the reference), or logarithmic in |x| on both sides
+    of zero, with ticks in the tensor's unit.
     """
-    density = shared_density(a, b)
+    density = shared_density(a, b, axis=axis)
     powers = density.powers or (-1.0, 0.0)
     figure = go.Figure()
     sides = [(density.a, names[0], REFERENCE, "solid")]
@@ -37,7 +40,8 @@ def overlay(
             customdata=density.values(x).astype(np.float32),
             hovertemplate="%{customdata:.4g}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
-    _axes(figure, density, powers, cumulative=cumulative)
+    _axes(figure, powers, cumulative=cumulative)
+    value_axis(figure, density, axis)
     figure.update_layout(
         title={"text": escape(title), "font": {"size": 14}}, height=320,
         showlegend=b is not None, margin={"l": 64, "r": 16, "t": 40, "b": 48},
@@ -47,15 +51,7 @@ def overlay(
     return figure
 
 
-def _axes(
-    figure: go.Figure, density: Density, powers: tuple[float, float], *, cumulative: bool
-) -> None:
-    figure.update_xaxes(
-        tickvals=[place for place, _ in density.ticks],
-        ticktext=[text for _, text in density.ticks],
-        title="value, in the unit of the tensor (asinh axis)", zeroline=False,
-        range=[float(density.edges[0]), float(density.edges[-1])],
-    )  # fmt: skip
+def _axes(figure: go.Figure, powers: tuple[float, float], *, cumulative: bool) -> None:
     if cumulative:
         figure.update_yaxes(
             title="share at or below", range=[-0.02, 1.02], dtick=0.2, zeroline=False
