@@ -21,6 +21,7 @@ from ffn_probe.runs.manifest import FILE, Manifest
 from ffn_probe.runs.schema import TABLES
 
 _LOCK = ".lock"
+_GROUP = 8 << 20  # bytes of a row group, unpacked: what reading a site costs at least
 
 
 class RunWriter:
@@ -145,7 +146,7 @@ class RunWriter:
         try:
             folder.mkdir(exist_ok=True)
             with temporary.open("wb") as file:
-                pq.write_table(data, file, compression="zstd")
+                write_part(data, file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(folder / name)
@@ -160,6 +161,12 @@ class RunWriter:
             _drop(temporary)
             raise
         return folder / name
+
+
+def write_part(data: pa.Table, file: Any) -> None:
+    """Write the rows of a part, in groups small enough to read the rows of one site."""
+    rows = max(1, int(_GROUP * data.num_rows / max(data.nbytes, 1)))
+    pq.write_table(data, file, compression="zstd", row_group_size=rows)
 
 
 def lock_owner(folder: Path) -> int | None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ffn_probe.errors import RunError, UnknownName
 from ffn_probe.runs import Manifest, Run, RunWriter
-from ffn_probe.runs.writer import lock_owner
+from ffn_probe.runs.writer import lock_owner, write_part
 from tests.runs.nobody import as_nobody
 from tests.runs.recording import SITES, tables, values, write
 
@@ -345,3 +346,15 @@ def test_parts_of_two_ranks_are_both_read(tmp_path: Path) -> None:
     flat = flat[np.isfinite(flat)]
     assert found.count == flat.size
     assert found.mean == pytest.approx(flat.mean(), rel=1e-12)
+
+
+def test_a_large_table_is_written_in_groups_of_a_few_sites(tmp_path: Path) -> None:
+    """What reading one site unpacks is bounded, and a small table stays in one piece."""
+    wide = pa.table({"x": pa.array([list(range(100_000))] * 64, pa.list_(pa.int64()))})
+    write_part(wide, tmp_path / "wide.parquet")
+    write_part(wide.slice(0, 2), tmp_path / "narrow.parquet")
+    found = [
+        [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        for file in (pq.ParquetFile(tmp_path / f"{n}.parquet") for n in ("wide", "narrow"))
+    ]
+    assert found == [[10] * 6 + [4], [2]]
