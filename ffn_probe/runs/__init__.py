@@ -2,7 +2,7 @@
 
 from ffn_probe.runs.manifest import SCHEMA_VERSION, TOKEN_LETTERS, TOKENS_KEPT, Manifest
 from ffn_probe.runs.run import Run
-from ffn_probe.runs.schema import EVEN, FOLDS, ODD, WHOLE
+from ffn_probe.runs.schema import EVEN, FOLDS, ODD, QUANTILES, WHOLE
 from ffn_probe.runs.trends import NUMBERS, trend_rows
 from ffn_probe.runs.visible import visible
 from ffn_probe.runs.weights import WeightGeometry
@@ -13,6 +13,7 @@ __all__ = [
     "FOLDS",
     "NUMBERS",
     "ODD",
+    "QUANTILES",
     "SCHEMA_VERSION",
     "TOKENS_KEPT",
     "TOKEN_LETTERS",

@@ -1,0 +1,362 @@
+"""Trainings over their steps: what a site was like, what the loss did, what was unusual."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+from dash import dcc, html
+
+from dashboard.components.control import chips, controls, select
+from dashboard.components.graph import graph
+from dashboard.components.page import Content, Page, Query, href, nothing, page
+from dashboard.components.table import table
+from dashboard.data import Library, is_paired
+from ffn_probe.alarms import KINDS
+from ffn_probe.anatomy import ROLE_TEXT, Site
+from ffn_probe.errors import UnknownName
+from ffn_probe.figures.history import (
+    History,
+    StepGrid,
+    history,
+    one_site,
+    site_lines,
+    step_grid,
+)
+from ffn_probe.figures.numbers import number
+from ffn_probe.figures.steps_heatmap import steps_ends, steps_heatmap
+from ffn_probe.figures.training import step_range, training_chart
+from ffn_probe.measures import MEASURES, measure
+from ffn_probe.report.words import shortened
+from ffn_probe.runs import Run
+
+SIDES = "abcdef"
+"""The keys of the runs that are drawn over each other."""
+
+_FIRST = "absmax"
+_ROWS = 200  # of the tables; the page as a file holds all
+_HOW = """with ffn_probe.attach(model, to="runs/mine", example=batch, every=10) as probe:
+    for batch in loader:
+        loss = train_step(batch)
+        probe.step(loss=loss, grad_norm=norm, lr=rate)"""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the address chooses: runs by side, the site, the measure, what rows of maps are."""
+
+    runs: dict[str, str]
+    site: Site
+    measure: str
+    by: str
+
+
+def training(library: Library, query: Query) -> Page:
+    """Return the page of the runs `a` to `f`, the `site`, the `measure` and the map's rows."""
+    runs = {side: query[side] for side in SIDES if query.get(side)}
+    crumbs = [("Runs", href("/"))]
+    if not runs:
+        return page("Training", crumbs, html.H1("Training"), _choose(library, {}), _record())
+    entry = measure(query.get("measure", _FIRST))
+    by = _one_of("by", query.get("by", "layer"), ("layer", "role"))
+    found = [_history(library, id_, entry.name) for id_ in runs.values()]
+    if not any(one.windows > 1 for one in found):
+        return page(
+            "Training", crumbs, html.H1("Training"), _choose(library, runs), _short(found)
+        )
+    site = _chosen_site(found, query.get("site", ""))
+    view = View(runs, site, entry.name, by)
+    lines = _lines(library, view, found)
+    grids = _grids(library, view, found)
+    return page(
+        "Training", crumbs,
+        html.H1("Training"),
+        _choose(library, runs),
+        _pickers(view, found[0], query),
+        *_notes(found, site),
+        html.H2(f"Layer {site.layer} {site.role}"),
+        html.P([ROLE_TEXT.get(site.role, ""), " of ", html.Code(site.block)], className="dim"),
+        graph(
+            training_chart(found, lines, entry.name),
+            _spoken(found, lines, site, entry.name),
+            name="training",
+            numbers=_numbers(found, lines, entry.name),
+        ),
+        html.H2(f"{entry.label} over {'layers' if by == 'layer' else 'roles'} and steps"),
+        *_maps(view, grids),
+        html.H2("Alarms"),
+        _alarms(found, query),
+        data={
+            "trends": lambda: _frame(found, lines),
+            "alarms": lambda: _alarm_frame(found),
+            "metrics": lambda: _joined(found, [one.metrics for one in found]),
+            "map": lambda: _map_frame(grids),
+        },
+        version=_version(library, runs),
+    )  # fmt: skip
+
+
+def _one_of(what: str, value: str, possible: Sequence[str]) -> str:
+    if value not in possible:
+        raise UnknownName.of(what, value, possible)
+    return value
+
+
+def _history(library: Library, id_: str, name: str) -> History:
+    def make() -> History:
+        run = library.run(id_)
+        if is_paired(run):
+            return History(id_, run.trends([name]).iloc[:0], run.table("metrics"), ())
+        return history(run, [name], label=id_)
+
+    return library.once(f"training history {name}", [id_], make)
+
+
+def _lines(library: Library, view: View, found: Sequence[History]) -> list[pd.DataFrame]:
+    listed = []
+    for id_, one in zip(view.runs.values(), found, strict=True):
+        own = one.like(view.site)
+        make = partial(site_lines, library.run(id_), own, view.measure)
+        listed.append(library.once(f"training {own} {view.measure}", [id_], make))
+    return listed
+
+
+def _chosen_site(found: Sequence[History], wanted: str) -> Site:
+    """Return the site of the address, else the hidden one with the largest magnitude."""
+    first = next(one for one in found if one.windows > 1)
+    if wanted:
+        return first.site(wanted)
+    hidden = first.trends[first.trends["role"] == "hidden"]
+    lines = hidden if len(hidden) else first.trends
+    top = int(lines["absmax"].fillna(-1.0).to_numpy().argmax())
+    return one_site(lines.iloc[[top]])
+
+
+def _version(library: Library, runs: dict[str, str]) -> str:
+    """Return what changes while one of the runs is recorded, "" when none is."""
+    made = [library.run(id_).manifest for id_ in runs.values()]
+    if all(one.state == "closed" for one in made):
+        return ""
+    return " ".join(f"{one.windows}{one.state}" for one in made)
+
+
+# ---- choosing ---------------------------------------------------------------------------
+
+
+def _choose(library: Library, runs: dict[str, str]) -> Content:
+    """Return a drop-down for each run that is drawn, and one more."""
+    known = [e for e in library.entries() if e.run is not None and not is_paired(e.run)]
+    options = [(e.id, _option(e.id, e.run)) for e in known if e.run is not None]
+    free = [side for side in SIDES if side not in runs][:1]
+    listed = [
+        select(f"run {side}", side, [("", "none"), *options], runs.get(side, ""))
+        for side in sorted([*runs, *free])
+    ]
+    return controls(*listed)
+
+
+def _option(id_: str, run: Run) -> str:
+    windows = run.manifest.windows
+    return f"{id_} ({windows} window{'s' * (windows != 1)})"
+
+
+def _pickers(view: View, first: History, query: Query) -> Content:
+    sites = first.sites if any(s == view.site for s in first.sites) else (view.site,)
+    layers = [s for s in sites if (s.role, s.expert) == (view.site.role, view.site.expert)]
+    roles = [s for s in sites if (s.block, s.expert) == (view.site.block, view.site.expert)]
+    experts = [s for s in sites if (s.block, s.role) == (view.site.block, view.site.role)]
+    measures = [(entry.name, entry.label) for entry in MEASURES]
+    rows = [("layer", "layers"), ("role", "roles")]
+    chosen = view.site.name
+    return controls(
+        select("layer", "site", [(s.name, f"{s.layer}: {s.block}") for s in layers], chosen),
+        select("role", "site", [(s.name, s.role) for s in roles], chosen),
+        select("expert", "site", [(s.name, str(s.expert)) for s in experts], chosen)
+        if len(experts) > 1
+        else None,
+        select("measure", "measure", measures, view.measure),
+        chips("map of", "by", rows, view.by, "/training", query),
+    )
+
+
+def _record() -> Content:
+    return nothing(
+        "Choose a run",
+        "A training is a run of several windows. Recorded like this, it keeps its history:",
+        command=_HOW,
+    )
+
+
+def _short(found: Sequence[History]) -> Content:
+    names = ", ".join(one.name for one in found)
+    return nothing(
+        "No history",
+        f"{names}: one window or none, so there is nothing to see over steps. A probe on a "
+        "training writes a window every few steps:",
+        command=_HOW,
+    )
+
+
+def _notes(found: Sequence[History], site: Site) -> list[Content]:
+    said = [
+        f"{one.name} has one window or none: it is no line in these charts."
+        for one in found
+        if one.windows < 2
+    ]
+    said += [
+        f"{one.name} has no site at layer {site.layer} {site.role}."
+        for one in found
+        if one.windows > 1 and one.like(site) is None
+    ]
+    return [html.Div(text, className="note") for text in said]
+
+
+# ---- showing ----------------------------------------------------------------------------
+
+
+def _spoken(
+    found: Sequence[History], lines: Sequence[pd.DataFrame], site: Site, name: str
+) -> str:
+    """Return what the chart shows in a sentence a run."""
+    label = measure(name).label
+    said = [f"Training over steps at layer {site.layer} {site.role}."]
+    for one, line in zip(found, lines, strict=True):
+        values = line[name].dropna()
+        if len(values):
+            said.append(
+                f"{one.name}: {label} from {number(float(values.iloc[0]))} to "
+                f"{number(float(values.iloc[-1]))} in {len(line)} windows, "
+                f"{len(one.alarms)} alarms."
+            )
+    return " ".join(said)
+
+
+def _numbers(found: Sequence[History], lines: Sequence[pd.DataFrame], name: str) -> Content:
+    frame = _frame(found, lines)
+    step = max(1, -(-len(frame) // _ROWS))
+    shown = frame.iloc[::step]
+    columns = ["q01", "q05", "q25", "q50", "q75", "q95", "q99", name]
+    rows = [
+        [str(row["run"]), f"{row['first_step']}-{row['last_step']}",
+         *(number(float(row[c])) for c in columns)]
+        for row in shown.to_dict("records")
+    ]  # fmt: skip
+    every = f", every {step}th window" if step > 1 else ""
+    return table(
+        ("run", "steps", *(c.replace("q", "p", 1) for c in columns[:-1]), measure(name).label),
+        rows, caption=f"Percentiles of the values, unit of the tensor{every}",
+        right=range(1, len(columns) + 2),
+    )  # fmt: skip
+
+
+Grids = Sequence[tuple[History, StepGrid]]
+
+
+def _grids(library: Library, view: View, found: Sequence[History]) -> Grids:
+    listed = []
+    for id_, one in zip(view.runs.values(), found, strict=True):
+        own = one.like(view.site)
+        if own is not None:
+            make = partial(step_grid, one.trends, view.measure, own, by=view.by)
+            key = f"training map {view.measure} {view.by} {own}"
+            listed.append((one, library.once(key, [id_], make)))
+    return listed
+
+
+def _maps(view: View, grids: Grids) -> list[Content]:
+    entry = measure(view.measure)
+    ends, steps = steps_ends([grid for _, grid in grids]), step_range([one for one, _ in grids])
+    unit = "" if entry.unit in {"", "1"} else f" [{entry.unit}]"
+    shown: list[Content] = [
+        html.P([html.B(entry.label), f"{unit}: {entry.formula}. A cell leads to its site."],
+               className="dim")
+    ]  # fmt: skip
+    for one, grid in grids:
+        where = view.site.role if view.by == "layer" else f"layer {view.site.layer}"
+        label = f"{one.name}: {entry.label} at {where} over {view.by}s and steps"
+        if grid.together > 1:
+            label += f", {grid.together} windows a column, the most unusual of them"
+        shown += [
+            html.H3(one.name),
+            graph(
+                steps_heatmap(grid, by=view.by, ends=ends, steps=steps), label,
+                to="/training", name=f"training-{view.by}s", numbers=_map_numbers(grid, view),
+            ),
+        ]  # fmt: skip
+    return shown
+
+
+def _map_numbers(grid: StepGrid, view: View) -> Content:
+    """Return the rows of a map at eight places of the training."""
+    places = sorted({round(i * (grid.values.shape[1] - 1) / 7) for i in range(8)})
+    rows = [
+        [label, *(number(float(values[i])) for i in places)]
+        for label, values in zip(grid.rows, grid.values, strict=True)
+    ]
+    heads = [f"step {grid.edges[i]:,}" for i in places]
+    caption = (
+        f"{measure(view.measure).label} in {len(places)} of {grid.values.shape[1]} columns"
+    )
+    return table((view.by, *heads), rows[:_ROWS], caption=caption,
+                 right=range(1, len(places) + 1))  # fmt: skip
+
+
+def _alarms(found: Sequence[History], query: Query) -> Content:
+    listed = [(one, alarm) for one in found for alarm in one.alarms]
+    rules = html.Details([
+        html.Summary("How alarms are raised"),
+        html.Ul([html.Li([html.B(kind), f": {rule}."]) for kind, rule in KINDS.items()]),
+    ])  # fmt: skip
+    if not listed:
+        said = html.P(f"None in {', '.join(one.name for one in found)}: no value that is not "
+                      "finite, no spike, no growth towards a format's limit.")  # fmt: skip
+        return html.Div([said, rules])
+    listed.sort(key=lambda pair: pair[1].step)
+    rows: list[list[Content]] = [
+        [f"{alarm.step:,}", one.name, alarm.kind, _where(alarm.where, query), alarm.text]
+        for one, alarm in listed[:_ROWS]
+    ]
+    more = f", the first {_ROWS}" if len(listed) > _ROWS else ""
+    shown = table(("step", "run", "kind", "where", "what"), rows, right=(0,),
+                  caption=f"{len(listed)} alarms by step{more}", wrap=True)  # fmt: skip
+    return html.Div([shown, rules])
+
+
+def _where(name: str, query: Query) -> Content:
+    if "/" not in name:
+        return name
+    return dcc.Link(shortened(name), href=href("/training", **{**query, "site": name}))
+
+
+# ---- as files ---------------------------------------------------------------------------
+
+
+def _joined(found: Sequence[History], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    named = [
+        frame.assign(run=one.name)[["run", *frame.columns]]
+        for one, frame in zip(found, frames, strict=True)
+    ]
+    return pd.concat(named, ignore_index=True)
+
+
+def _frame(found: Sequence[History], lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return _joined(found, lines)
+
+
+def _alarm_frame(found: Sequence[History]) -> pd.DataFrame:
+    rows = [
+        (one.name, a.kind, a.where, a.step, a.value, a.text)
+        for one in found
+        for a in one.alarms
+    ]
+    return pd.DataFrame(rows, columns=["run", "kind", "where", "step", "value", "text"])
+
+
+def _map_frame(grids: Grids) -> pd.DataFrame:
+    rows = [
+        (one.name, name, int(grid.steps[i, j]), float(grid.values[i, j]))
+        for one, grid in grids
+        for i, name in enumerate(grid.names)
+        for j in range(grid.values.shape[1])
+    ]
+    return pd.DataFrame(rows, columns=["run", "site", "step", "value"])
