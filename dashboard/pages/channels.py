@@ -1,0 +1,416 @@
+"""Channels: which carry too much or nothing, over layers and from run to run."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from dash import html
+
+from dashboard.components.chosen import chosen
+from dashboard.components.control import Option, controls, select
+from dashboard.components.graph import graph
+from dashboard.components.page import Content, Page, Query, nothing, page
+from dashboard.components.table import table
+from dashboard.data import Library
+from dashboard.pages.sides import Side, choice, crumbs, heading, sides_of, steps
+from ffn_probe.anatomy import ROLE_TEXT
+from ffn_probe.figures.channel_chart import (
+    LEVELS,
+    SORTS,
+    channel_heatmap,
+    channel_order,
+    ends_of,
+    kurtosis_curve,
+    sorted_curves,
+)
+from ffn_probe.figures.channel_list import (
+    KINDS,
+    LARGE,
+    LARGE_LAYERS,
+    OUTLIER,
+    QUIET,
+    SHARED,
+    WHOLE,
+    Found,
+    Match,
+    Widths,
+    matched,
+    unusual,
+    widths,
+)
+from ffn_probe.figures.grid import ordered_roles
+from ffn_probe.figures.numbers import number
+from ffn_probe.figures.places import spans
+from ffn_probe.figures.weight_rms import WeightRms, weight_chart, weight_rms
+from ffn_probe.runs.channel_map import (
+    CHANNEL_MEASURES,
+    COLUMNS,
+    ChannelMap,
+    channel_measure,
+)
+
+_TITLE = "Channels"
+_MEASURES: tuple[Option, ...] = tuple((m.name, m.label) for m in CHANNEL_MEASURES)
+_SORTS: tuple[Option, ...] = (
+    (SORTS[0], "by channel"),
+    (SORTS[1], "what stands out first"),
+)
+_ROWS = 60
+_MEANING = {
+    "outlier": f"RMS above {OUTLIER:g} times the typical one of its layer",
+    "large": f"|x| reaches {LARGE:g} in {LARGE_LAYERS:.0%} of the layers or more (LLM.int8, "
+    "without its share of tokens, which is not recorded)",
+    "never active": "zero in every sampled row",
+    "quiet": f"never above {QUIET:g} of the typical RMS of its layer",
+}
+
+
+def channels(library: Library, query: Query) -> Page:
+    """Return the channels of a role of the run `a`, beside the run `b` if one is given."""
+    sides = sides_of(library, query)
+    if not sides:
+        return choice(library, "/channels", _TITLE)
+    roles = _roles(sides)
+    if not roles:
+        return page(_TITLE, crumbs(sides), *heading(_TITLE, sides), _unrecorded(sides[0]))
+    role = chosen(query, "role", [(r, r) for r in roles])
+    measure = channel_measure(chosen(query, "measure", _MEASURES))
+    sort = chosen(query, "sort", _SORTS)
+    there = [side for side in sides if role in _roles([side])]
+    maps = [_map(library, side, role, measure.name) for side in there]
+    whole = [_widths(library, side, role) for side in there]
+    layers = sorted({layer for w in whole for layer in w.layers})
+    options = [(str(layer), f"layer {layer}") for layer in layers]
+    layer = int(chosen(query, "layer", options, str(_loudest(whole))))
+    found = [unusual(w) for w in whole]
+    matches = matched(
+        found[0], found[1] if len(found) > 1 else [], shared=role in SHARED
+    ) if there[0].letter == "a" else matched([], found[0], shared=role in SHARED)  # fmt: skip
+    return page(
+        _TITLE,
+        crumbs(sides),
+        *heading(f"{_TITLE} of {role}", sides),
+        html.P([ROLE_TEXT.get(role, ""), ". ", _summed(there, found)]),
+        *_missing(sides, there, role),
+        controls(
+            select("Role", "role", [(r, r) for r in roles], role),
+            select("Measure", "measure", _MEASURES, measure.name),
+            select("Order", "sort", _SORTS, sort),
+            select("Layer of the curves", "layer", options, str(layer)),
+            steps("/channels", query, options, str(layer)),
+        ),
+        html.H2(f"{measure.label.capitalize()} of every channel"),
+        *_heatmaps(there, maps, sort),
+        *_lists(matches, role, there),
+        *_curves(library, there, role, measure.name, layer),
+        *_kurtosis(there, whole),
+        *_weights(there, whole, role, layer),
+        data=_frames(there, matches, maps, whole),
+        command=f"ffn-probe show {sides[0].run.path} --measure he_kurtosis",
+    )
+
+
+# ---- what is there ----------------------------------------------------------------------
+
+
+def _roles(sides: Sequence[Side]) -> list[str]:
+    """Return the roles whose channels were recorded in a run, in the order of the data."""
+    return list(
+        ordered_roles({site.role for side in sides for site in side.run.load("channels")})
+    )
+
+
+def _map(
+    library: Library, side: Side, role: str, measure: str, columns: int = COLUMNS
+) -> ChannelMap:
+    return library.once(
+        f"channel map {role} {measure} {columns}", [side.id],
+        lambda: side.run.channel_map(role, measure, columns=columns),
+    )  # fmt: skip
+
+
+def _widths(library: Library, side: Side, role: str) -> Widths:
+    return library.once(f"channels {role}", [side.id], lambda: widths(side.run, role))
+
+
+def _loudest(whole: Sequence[Widths]) -> int:
+    """Return the layer with the channel that stands out most."""
+    best = [(float(np.nanmax(w.times[i], initial=0.0)), -layer)
+            for w in whole for i, layer in enumerate(w.layers)]  # fmt: skip
+    return -max(best)[1]
+
+
+def _unrecorded(side: Side) -> Content:
+    return nothing(
+        "No channels were recorded",
+        f"{side.id} holds no statistics by channel. A run of this version has them for every "
+        "role that it watches:",
+        command="ffn-probe record MODEL --data FILE --to RUN",
+    )
+
+
+def _missing(sides: Sequence[Side], there: Sequence[Side], role: str) -> list[Content]:
+    lacking = [side for side in sides if side not in there]
+    return [
+        html.Div(f"{side.title} has no {role}, so it is not drawn.", className="note")
+        for side in lacking
+    ]
+
+
+def _summed(sides: Sequence[Side], found: Sequence[Sequence[Found]]) -> str:
+    """Return how many channels of each kind there are, in a sentence."""
+    said = []
+    for side, listed in zip(sides, found, strict=True):
+        counts = {kind: len({f.channel for f in listed if f.kind == kind}) for kind in KINDS}
+        parts = [f"{count:,} {kind}" for kind, count in counts.items() if count]
+        said.append(f"{side.title}: {', '.join(parts) or 'no channel is unusual'}")
+    return "; ".join(said) + "."
+
+
+# ---- charts -----------------------------------------------------------------------------
+
+
+def _heatmaps(sides: Sequence[Side], maps: Sequence[ChannelMap], sort: str) -> list[Content]:
+    ends = ends_of(maps)
+    out: list[Content] = []
+    same = len({m.values.shape[1] for m in maps}) == 1
+    for side, found in zip(sides, maps, strict=True):
+        order = channel_order(maps if same else [found], sort)
+        top = _top(found)
+        label = (
+            f"{found.measure.label} of {found.width:,} channels of {found.role} in "
+            f"{len(found.layers)} layers of {side.title}; {top}"
+        )
+        figure = channel_heatmap(found, order, ends)
+        out += [
+            html.H3(side.title, className=side.letter),
+            graph(figure, label, name=f"channels-{side.letter}", numbers=_layer_table(found)),
+        ]
+    if any(found.together > 1 for found in maps):
+        few = max(found.together for found in maps)
+        out.append(html.P(
+            f"A column stands for {few} channels and shows the one that is farthest out; its "
+            "number is in the hover.", className="dim",
+        ))  # fmt: skip
+    return out
+
+
+def _top(found: ChannelMap) -> str:
+    size = -found.values if found.measure.least else np.abs(found.values)
+    if np.isnan(size).all():
+        return "none is known"
+    row, column = np.unravel_index(int(np.nanargmax(size)), size.shape)
+    return (
+        f"farthest out: channel {found.channels[row, column]} of layer {found.layers[row]}, "
+        f"{number(float(found.values[row, column]))}"
+    )
+
+
+def _layer_table(found: ChannelMap) -> Content:
+    """Return the farthest channel and the median of each layer."""
+    rows = []
+    for i, layer in enumerate(found.layers):
+        line = found.values[i]
+        if np.isnan(line).all():
+            continue
+        size = -line if found.measure.least else np.abs(line)
+        at = int(np.nanargmax(size))
+        middle = float(np.nanmedian(np.abs(line)))
+        rows.append([str(layer), str(found.channels[i, at]), number(float(line[at])),
+                     number(middle)])  # fmt: skip
+    return table(
+        ("layer", "channel", found.measure.name, "median of the columns"), rows,
+        right=range(4), caption=f"Farthest out of each layer, {found.measure.unit}",
+    )  # fmt: skip
+
+
+def _curves(
+    library: Library, sides: Sequence[Side], role: str, measure: str, layer: int
+) -> list[Content]:
+    """Return the channels of one layer by rank."""
+    entry = channel_measure(measure)
+    lines = []
+    for side in sides:
+        found = _map(library, side, role, measure, columns=WHOLE)
+        if layer in found.layers:
+            line = found.values[found.layers.index(layer)]
+            lines.append((side.title, side.color, line[~np.isnan(line)]))
+    if not lines:
+        return []
+    zeros = ", ".join(f"{int((line == 0).sum()):,} of {line.size:,} in {name}"
+                      for name, _, line in lines if (line == 0).any())  # fmt: skip
+    rows = [[f"{q:g} %", *(number(float(np.quantile(np.abs(line), q / 100)))
+                           for _, _, line in lines)]
+            for q in (0, 1, 10, 50, 90, 99, 99.9, 100)]  # fmt: skip
+    numbers = table(
+        ("quantile over channels", *(name for name, _, _ in lines)), rows,
+        right=range(len(lines) + 1), caption=f"|{entry.label}|, {entry.unit}",
+    )  # fmt: skip
+    figure = sorted_curves(lines, name=measure, unit=entry.unit, log=measure != "active")
+    label = f"{entry.label} of the channels of {role}, layer {layer}, by rank"
+    said = f"Zeros have no place on the axis: {zeros}." if zeros else ""
+    return [
+        html.H2(f"Channels of layer {layer}, sorted"),
+        graph(figure, label, name="channels-sorted", numbers=numbers),
+        html.P(said, className="dim"),
+    ]
+
+
+def _kurtosis(sides: Sequence[Side], whole: Sequence[Widths]) -> list[Content]:
+    """Return how unlike the channels of each layer are, as one number a layer."""
+    lines = [(side.title, side.color, w.layers, w.kurtosis.tolist())
+             for side, w in zip(sides, whole, strict=True)]  # fmt: skip
+    most = "; ".join(
+        f"{name}: at most {number(max(values))}" for name, _, _, values in lines
+        if np.isfinite(values).all()
+    )  # fmt: skip
+    names = [name for name, *_ in lines]
+    layers = sorted({layer for _, _, found, _ in lines for layer in found})
+    rows = [
+        [str(layer), *(number(values[found.index(layer)]) if layer in found else "-"
+                       for _, _, found, values in lines)]
+        for layer in layers
+    ]  # fmt: skip
+    numbers = table(("layer", *names), rows, right=range(len(names) + 1),
+                    caption="Kurtosis of channel RMS")  # fmt: skip
+    levels = " and ".join(f"{level:g}" for level, _ in LEVELS)
+    return [
+        html.H2("How unlike the channels are"),
+        graph(kurtosis_curve(lines), f"Kurtosis of channel RMS by layer. {most}",
+              name="channel-kurtosis", numbers=numbers),
+        html.P(
+            "mean(s^4) / mean(s^2)^2 over channels, s their RMS: 1 when all are alike, the "
+            f"number of channels when one carries everything (He et al. 2024). {levels} are "
+            "limits of ours; at 25.6 a model of 125 M parameters lost its int8 accuracy there.",
+            className="dim",
+        ),
+    ]  # fmt: skip
+
+
+def _weights(
+    sides: Sequence[Side], whole: Sequence[Widths], role: str, layer: int
+) -> list[Content]:
+    """Return whether large channels come from large weights, where weights were recorded."""
+    charts = []
+    for side, w in zip(sides, whole, strict=True):
+        found = _beside(side, w, role, layer)
+        if found is None:
+            continue
+        said = f"{found.label} against RMS: rank correlation {number(found.spearman)}"
+        if found.top:
+            said += (
+                f"; {found.both} of the {found.top} largest channels are among the {found.top} "
+                "of the largest weights"
+            )
+        label = f"{side.title}, layer {layer}: {said}"
+        shown = graph(weight_chart(found, side.color), label, name=f"weights-{side.letter}")
+        charts.append(html.Div([html.H3(side.title, className=side.letter), html.P(said + "."),
+                                shown]))  # fmt: skip
+    if not charts:
+        return []
+    return [
+        html.H2(f"Channels and the weights before them, layer {layer}"),
+        html.Div(charts, className="pictures"),
+    ]
+
+
+def _beside(side: Side, w: Widths, role: str, layer: int) -> WeightRms | None:
+    blocks = [block for block in side.run.blocks if block.layer == layer]
+    if layer not in w.layers or len(blocks) != 1 or blocks[0].experts:
+        return None
+    line = w.rms[w.layers.index(layer)]
+    weights = side.run.weights(blocks[0].name)
+    return weight_rms(role, weights, line[~np.isnan(line)])
+
+
+# ---- the list ---------------------------------------------------------------------------
+
+
+def _lists(matches: Sequence[Match], role: str, sides: Sequence[Side]) -> list[Content]:
+    """Return the unusual channels, where they are, and in which of the runs."""
+    alike = (
+        "Channels of the residual stream are the same in every layer"
+        if role in SHARED
+        else "Neurons have nothing in common from layer to layer, so each layer is listed"
+    )
+    twice = (
+        ". Between runs a number means the same channel only where one model was made of the "
+        "other; models trained apart number theirs as chance has it"
+        if len(sides) > 1
+        else ""
+    )
+    head = [html.H2("Outliers and dead channels"), html.P(alike + twice + ".", className="dim")]
+    if not matches:
+        return [*head, html.P("No channel is an outlier, and none is dead.")]
+    both = len(sides) > 1
+    names = [side.letter.upper() for side in sides]
+    top = ["channel", "what", *(["in"] if both else []), "layers"]
+    for name in names:
+        top += [f"{name}: largest", f"{name}: times typical", f"{name}: z"]
+    rows = [_row(m, sides) for m in matches[:_ROWS]]
+    left = len(matches) - len(rows)
+    counts = {kind: sum(m.kind == kind for m in matches) for kind in KINDS}
+    meant = "; ".join(f"{kind}: {_MEANING[kind]}" for kind, n in counts.items() if n)
+    more = f" The first {_ROWS}; {left:,} more are in the data of this page." if left else ""
+    return [
+        *head,
+        table(top, rows, right=range(len(top) - 3 * len(names), len(top)),
+              caption=f"{meant}.{more}"),
+    ]  # fmt: skip
+
+
+def _row(m: Match, sides: Sequence[Side]) -> list[Content]:
+    by_letter = {"a": m.a, "b": m.b}
+    found = [by_letter[side.letter] for side in sides]
+    layers = {layer for f in found if f is not None for layer in f.layers}
+    cells: list[Content] = [str(m.channel), m.kind]
+    if len(sides) > 1:
+        cells.append(m.where)
+    cells.append(spans(layers))
+    for f in found:
+        cells += ["-", "-", "-"] if f is None else [
+            number(f.largest), number(f.times) + "\u00d7", number(f.z)
+        ]  # fmt: skip
+    return cells
+
+
+def _frames(
+    sides: Sequence[Side],
+    matches: Sequence[Match],
+    maps: Sequence[ChannelMap],
+    whole: Sequence[Widths],
+) -> dict[str, pd.DataFrame]:
+    listed = [
+        {"side": letter, "kind": m.kind, "channel": m.channel, "in": m.where,
+         "layers": " ".join(map(str, f.layers)), "largest": f.largest, "times_typical": f.times,
+         "robust_z": f.z}
+        for m in matches for letter, f in (("a", m.a), ("b", m.b)) if f is not None
+    ]  # fmt: skip
+    columns = (
+        "side",
+        "kind",
+        "channel",
+        "in",
+        "layers",
+        "largest",
+        "times_typical",
+        "robust_z",
+    )
+    cells = []
+    for side, found in zip(sides, maps, strict=True):
+        rows, at = np.nonzero(found.channels >= 0)
+        cells.append(pd.DataFrame({
+            "side": side.letter, "run": side.id, "role": found.role,
+            "layer": np.array(found.layers)[rows], "block": np.array(found.blocks)[rows],
+            "channel": found.channels[rows, at], found.measure.name: found.values[rows, at],
+        }))  # fmt: skip
+    layers = [
+        pd.DataFrame({"side": side.letter, "run": side.id, "role": w.role, "layer": w.layers,
+                      "he_kurtosis": w.kurtosis, "typical_rms": w.typical})
+        for side, w in zip(sides, whole, strict=True)
+    ]  # fmt: skip
+    return {
+        "unusual": pd.DataFrame(listed, columns=list(columns)),
+        "channels": pd.concat(cells, ignore_index=True),
+        "layers": pd.concat(layers, ignore_index=True),
+    }
