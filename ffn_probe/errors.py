@@ -7,6 +7,9 @@ command line prints it without a traceback and exits with 2.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST, _NEAREST = 200, 2000
+"""Letters of a wrong name that are repeated, and names among which the nearest is sought."""
+
 
 class FfnProbeError(Exception):
     """Base of every error raised on purpose."""
@@ -55,7 +58,9 @@ class UnknownName(FfnProbeError):
     def of(cls, noun: str, name: str, known: Iterable[str], hint: str = "") -> "UnknownName":
         """Return the error for `name`, with the nearest of the `known` names."""
         choices = list(known)
-        close = get_close_matches(name, choices, n=1, cutoff=0.5)
+        if len(name) > _LONGEST:
+            name = name[:_LONGEST] + "..."
+        close = get_close_matches(name, choices[:_NEAREST], n=1, cutoff=0.5)
         guess = f" Did you mean {close[0]!r}?" if close else ""
         listed = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
         tail = f" {hint}" if hint else ""

@@ -164,6 +164,11 @@ class Run:
         with self._lock:
             return sum(stored.nbytes for stored in self._loaded.values())
 
+    def forget(self) -> None:
+        """Let go of what was read; it is read again when it is asked for."""
+        with self._lock:
+            self._loaded = {}
+
     def rows(self, site: str | Site) -> tuple[int, int, str]:
         """Return (rows seen, rows sampled, dtype) of a site."""
         counted = self._stored("moments", RowCount)[self.site(site)]

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffn_probe.errors import RunError, UnknownName
+from ffn_probe.runs.compact import compact
 from ffn_probe.runs.manifest import FILE, Manifest
+from ffn_probe.runs.parts import PartName
 from ffn_probe.runs.schema import TABLES
 
 _LOCK = ".lock"
@@ -32,6 +34,7 @@ class RunWriter:
         self.manifest = manifest
         self._made = tuple(made)
         self._closed = False
+        self._stuck: dict[str, str] = {}  # tables whose old windows cannot be merged, and why
 
     @staticmethod
     def check_free(path: str | os.PathLike[str]) -> None:
@@ -93,6 +96,20 @@ class RunWriter:
                 _drop(path)
             raise
 
+    def compact(self, *, rank: str = "0", last: bool = False) -> tuple[str, ...]:
+        """Merge the parts of old windows where there are many; return what could not be.
+
+        The sums stay what they are (`runs.compact`); windows that the manifest does not count
+        are left alone. A table that could not be merged once is not tried again.
+
+        Args:
+            rank: whose parts; a writer merges its own.
+            last: nothing more will be written.
+        """
+        windows, stuck = self.manifest.windows, self._stuck
+        stuck |= compact(self.folder, windows=windows, rank=rank, last=last, skip=stuck)
+        return tuple(stuck.values())
+
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest and replace the file on disk."""
         self.manifest = self.manifest.with_(**changes)
@@ -141,7 +158,7 @@ class RunWriter:
         data = pa.Table.from_pydict(columns, schema=schema)
         folder = self.folder / table
         temporary = folder / f".{name}.tmp"
-        if (folder / name).exists():
+        if (folder / name).exists() or _covered(folder / name):
             raise RunError(f"{folder / name} was written before; a window is written once")
         try:
             folder.mkdir(exist_ok=True)
@@ -165,8 +182,19 @@ class RunWriter:
 
 def write_part(data: pa.Table, file: Any) -> None:
     """Write the rows of a part, in groups small enough to read the rows of one site."""
-    rows = max(1, int(_GROUP * data.num_rows / max(data.nbytes, 1)))
-    pq.write_table(data, file, compression="zstd", row_group_size=rows)
+    pq.write_table(data, file, compression="zstd", row_group_size=group_rows(data))
+
+
+def group_rows(data: pa.Table) -> int:
+    """Return how many rows like these make a row group."""
+    return max(1, int(_GROUP * data.num_rows / max(data.nbytes, 1)))
+
+
+def _covered(path: Path) -> bool:
+    """Return whether a merged part holds the window of this one."""
+    name = PartName.of(path)
+    merged = map(PartName.of, path.parent.glob("part-*..*.parquet"))
+    return name is not None and any(other.covers(name) for other in merged if other)
 
 
 def lock_owner(folder: Path) -> int | None:
