@@ -1,0 +1,356 @@
+"""Parts of the swap lab: validity, effects, small multiples, the table of choices."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from dash import dcc, html
+
+from dashboard.components.control import Option, controls, select
+from dashboard.components.graph import graph
+from dashboard.components.page import Content, href, prose
+from dashboard.components.table import table
+from dashboard.data import Library
+from ffn_probe.anatomy import ROLES
+from ffn_probe.compare.validity import inputs, validity
+from ffn_probe.figures.choices import Candidate
+from ffn_probe.figures.factorial import CELLS, SPREADS, Effects, added_unit, levels
+from ffn_probe.figures.interaction import interaction_chart
+from ffn_probe.figures.multiples import multiples_chart, panels
+from ffn_probe.figures.numbers import decibels, number, percent
+from ffn_probe.figures.shares import shares_chart
+from ffn_probe.measures import MEASURES, measure
+from ffn_probe.report.paired_numbers import effect_numbers, effects
+from ffn_probe.report.paired_words import between
+from ffn_probe.runs import Run
+from ffn_probe.sketches import BitHistogram
+
+_ROLES = ("gate", "hidden", "out")
+_HOW = (
+    "Main effects are averages over the other factor and add to the total; the interaction is "
+    "what one factor changes about the other. Over 20 % of the total the two are not "
+    "separable: report the pair. Lines that are parallel add."
+)
+_TRAININGS = (
+    "Each cell is one training: the intervals tell other inputs, not other seeds. Two "
+    "trainings of one design may differ by more; record several seeds before choosing by a "
+    "small effect."
+)
+_CHOICES = (
+    "Rule: drop what does not keep the target at every input of a matrix product; of the rest "
+    "take the lower loss, and where losses are not known apart, the cheaper deployment."
+)
+
+WHO: tuple[Option, ...] = (("cells", "those of the 2 x 2"), ("all", "every run of the folder"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The runs of the 2 x 2: "v00", "v10" (other norm), "v01" (other activation), "v11"."""
+
+    norms: tuple[str, str]
+    activations: tuple[str, str]
+    runs: Mapping[str, str]  # "" where none was recorded
+    choices: Mapping[str, tuple[str, ...]]
+
+    @property
+    def found(self) -> list[str]:
+        """The runs that there are."""
+        return [self.runs[name] for name in CELLS if self.runs[name]]
+
+    @property
+    def square(self) -> bool:
+        """Whether two different norms and two different activations are chosen."""
+        return self.norms[0] != self.norms[1] and self.activations[0] != self.activations[1]
+
+    def title(self, name: str) -> str:
+        """Return a cell in words: "rmsnorm, silu glu"."""
+        return f"{self.norms[int(name[1])]}, {self.activations[int(name[2])]}"
+
+    def folder(self, name: str) -> str:
+        """Return a name for the folder of a run that is missing."""
+        return "".join(c if c.isalnum() else "-" for c in self.title(name).replace(", ", "-"))
+
+
+# ---- validity ---------------------------------------------------------------------------
+
+
+def validity_part(library: Library, cells: Cells) -> list[Content]:
+    """Return what limits a comparison of the runs of the cells."""
+    names = list(dict.fromkeys(cells.found))
+    if len(names) < 2:
+        return []
+    first, *others = [library.run(name) for name in names]
+    pairs = [inputs(first, other) for other in others]
+    if all(found.paired for found in pairs):
+        said: list[Content] = [
+            html.P("All runs saw the same inputs, fold by fold.", className="dim")
+        ]
+    else:
+        text = (
+            "Not valid as a paired comparison: these runs saw other inputs, so part of every "
+            "effect is the inputs'."
+        )
+        said = [html.Div([html.B("refuse "), text], className="note")]
+    notes = [note for found in pairs for note in found.notes]
+    notes += [note for other in others for note in validity(first, other)]
+    texts = dict.fromkeys((note.level, note.text) for note in notes)
+    rest = [html.Div([html.B(f"{level} "), *prose(text)], className="note")
+            for level, text in texts]  # fmt: skip
+    return [*said, *rest, _pairs(cells)]
+
+
+def _pairs(cells: Cells) -> Content:
+    """Return links to the comparisons of two cells."""
+    links: list[Content] = []
+    for one, other in (("v00", "v10"), ("v00", "v01"), ("v10", "v11"), ("v01", "v11"),
+                       ("v00", "v11")):  # fmt: skip
+        a, b = cells.runs[one], cells.runs[other]
+        if a and b and a != b:
+            text = f"{a} \u2192 {b}"
+            links.append(dcc.Link(text, href=href("/compare", a=a, b=b), className="chip"))
+    return html.Div([html.Span("Compare ", className="dim"), *links], className="chips")
+
+
+# ---- effects ----------------------------------------------------------------------------
+
+
+def effects_part(
+    library: Library,
+    cells: Cells,
+    picks: Mapping[str, str],
+    found: tuple[Effects | None, tuple[Effects, ...]],
+) -> list[Content]:
+    """Return main effects and interaction of the chosen measure, pooled and by layer."""
+    entry = measure(picks["measure"])
+    options: list[Option] = [(m.name, f"{m.label} [{m.unit}]") for m in MEASURES]
+    roles = [(role, role) for role in ROLES if role in _there(library, cells)]
+    unit = added_unit(entry)
+    label = f"{entry.label} at {picks['role']}" + (f" [{unit}]" if unit else "")
+    head: list[Content] = [
+        html.H2("Effects on a measure"),
+        controls(
+            select("measure", "measure", options, picks["measure"]),
+            select("role", "role", roles, picks["role"]) if roles else None,
+            select("layer", "layer", _layers(library, cells), picks["layer"]),
+        ),
+        html.P([html.B(entry.label), f": {entry.formula}. ", html.Span(_HOW, className="dim")]),
+    ]
+    if entry.unit == "dB":
+        head.append(html.P("Levels in dB do not add: effects are of noise power over signal "
+                           "power, less is better.", className="dim"))  # fmt: skip
+    table_ = {n: _levels(library, cells.runs[n], picks) for n in CELLS if cells.runs[n]}
+    lines = interaction_chart(
+        table_, norms=cells.norms, activations=cells.activations, label=label
+    )
+    pooled, layers = found
+    shown = pooled if picks["layer"] == "all" else _of_layer(layers, picks["layer"])
+    said = _said(shown, picks, entry.label)
+    chart = graph(lines, f"{label} in the four cells. {said}", name="interaction",
+                  numbers=_cell_table(table_, cells, label))  # fmt: skip
+    parts = [html.Div([html.H3(label), chart])]
+    if shown is not None:
+        parts.append(_bars(shown, said))
+    body: list[Content] = [html.Div(parts, className="pictures"), *_by_layer(layers)]
+    if shown is None:
+        body.insert(0, html.P(html.B(said)))
+    else:
+        body.append(html.P(_TRAININGS, className="dim"))
+    return [*head, *body]
+
+
+def _there(library: Library, cells: Cells) -> set[str]:
+    return {site.role for name in cells.found for site in library.run(name).sites}
+
+
+def _layers(library: Library, cells: Cells) -> list[Option]:
+    found = {site.layer for name in cells.found for site in library.run(name).sites}
+    return [("all", "all layers"), *((str(layer), f"layer {layer}") for layer in sorted(found))]
+
+
+def _levels(library: Library, name: str, picks: Mapping[str, str]) -> Content:
+    what, role = picks["measure"], picks["role"]
+    return library.once(
+        f"levels {what} {role}", [name], lambda: levels(library.run(name), what, role)
+    )
+
+
+def _of_layer(found: Sequence[Effects], layer: str) -> Effects | None:
+    return next((effect for effect in found if str(effect.layer) == layer), None)
+
+
+def _said(shown: Effects | None, picks: Mapping[str, str], label: str) -> str:
+    if shown is None:
+        return (
+            f"No 2 x 2 of {label} at {picks['role']}: a cell is missing, or the measure does "
+            "not apply to this role in all four."
+        )
+    where = "Mean of the layers" if shown.layer < 0 else f"Layer {shown.layer}"
+    return f"{where}: {shown.factorial.sentence}"
+
+
+def _bars(shown: Effects, said: str) -> Content:
+    made = shown.factorial
+    unit = f"{made.metric}, {made.unit}" if made.unit else made.metric
+    word = "" if made.separable else ": not separable"
+    chart = shares_chart(effects(made), unit=unit, share=False, hollow=not made.separable)
+    found = effect_numbers(made)
+    numbers = table(found.head, found.rows, caption=f"Effects on {made.metric}",
+                    right=found.right)  # fmt: skip
+    return html.Div([
+        html.H3(f"Main effects and interaction{word}"),
+        html.P([html.B(said), html.Br(),
+                html.Span(f"Intervals (95 %): {SPREADS[shown.spread]}.", className="dim")]),
+        graph(chart, said, name="effects", numbers=numbers),
+    ])  # fmt: skip
+
+
+def _cell_table(found: Mapping[str, Content], cells: Cells, label: str) -> Content:
+    layers = sorted({level.layer for side in found.values() for level in side})
+    rows = []
+    for name, side in found.items():
+        by_layer = {level.layer: level.value for level in side}
+        values = [number(by_layer.get(layer)) for layer in layers]
+        rows.append([cells.title(name), cells.runs[name], *values])
+    head = ("cell", "run", *(f"layer {layer}" for layer in layers))
+    return table(head, rows, caption=label, right=range(2, 2 + len(layers)))
+
+
+def _by_layer(found: Sequence[Effects]) -> list[Content]:
+    if not found:
+        return []
+    one, other = found[0].factorial.factors
+    rows = []
+    for effect in found:
+        made = effect.factorial
+        share = made.interaction.value / made.total.value if made.total.value else math.nan
+        rows.append([
+            str(effect.layer), *(f"{number(v.value, signed=True)} ({between(v, share=False)})"
+                                 for v in (*made.main, made.interaction, made.total)),
+            percent(share), "yes" if made.separable else "no",
+        ])  # fmt: skip
+    head = ("layer", one, other, "interaction", "total", "interaction / total", "separable")
+    caption = (
+        f"Effects by layer, with 95 % intervals {SPREADS[found[0].spread]}"
+        if found[0].spread == "folds"
+        else "Effects by layer; this measure is not kept by fold, so there is no floor"
+    )
+    return [table(head, rows, caption=caption, right=(0, 1, 2, 3, 4, 5))]
+
+
+# ---- distributions ----------------------------------------------------------------------
+
+
+def multiples_part(library: Library, cells: Cells, picks: Mapping[str, str]) -> list[Content]:
+    """Return gate, hidden and out of the four cells on shared axes."""
+    names = [name for name in CELLS if cells.runs[name]]
+    if not names:
+        return []
+    rows = [
+        (role, [_histogram(library, cells.runs[n], role, picks["layer"]) for n in names])
+        for role in _ROLES
+    ]
+    where = "all layers" if picks["layer"] == "all" else f"layer {picks['layer']}"
+    columns = [f"{cells.title(name)} ({where})" for name in names]
+    sides = {i: "b" if cells.runs[n] and n[1] == "1" else "a" for i, n in enumerate(names)}
+    chart = multiples_chart(panels(rows, columns), sides=sides)
+    label = f"Distributions of gate, hidden and out of {len(names)} runs, {where}."
+    numbers = table(
+        ("role", "cell", "values", "p0.1", "median", "p99.9", "largest |x|"),
+        [_line(role, cells.title(n), h) for role, found in rows
+         for n, h in zip(names, found, strict=True)],
+        caption=f"Quantiles of the distributions, {where}, unit of the tensor",
+        right=range(2, 7),
+    )  # fmt: skip
+    return [
+        html.H2("Distributions"),
+        html.P(f"Densities (log scale) over values (asinh scale), {where}; the axes of a row "
+               "are shared. Blue is the first norm, orange the other.", className="dim"),
+        graph(chart, label, name="distributions", numbers=numbers),
+    ]  # fmt: skip
+
+
+def _histogram(library: Library, name: str, role: str, layer: str) -> BitHistogram | None:
+    def make() -> BitHistogram | None:
+        run: Run = library.run(name)
+        found = [
+            run.histogram(site)
+            for site in run.sites
+            if site.role == role and layer in {"all", str(site.layer)}
+        ]
+        return reduce(lambda a, b: a.merge(b), found) if found else None
+
+    return library.once(f"histogram {role} {layer}", [name], make)
+
+
+def _line(role: str, cell: str, found: BitHistogram | None) -> list[Content]:
+    if found is None:
+        return [role, cell, "-", "-", "-", "-", "-"]
+    low, middle, high = (float(found.quantile(q)) for q in (0.001, 0.5, 0.999))
+    return [role, cell, f"{found.count:,}", *map(number, (low, middle, high, found.absmax_bin))]
+
+
+# ---- which to choose --------------------------------------------------------------------
+
+
+def choices_part(
+    candidates: Sequence[Candidate],
+    cells: Cells,
+    picks: Mapping[str, str],
+    options: tuple[Sequence[Option], Sequence[Option]],
+) -> list[Content]:
+    """Return the recorded choices with what matters when one has to be deployed."""
+    need, target = picks["need"], picks["target"]
+    kept = [c for c in candidates if c.feasible]
+    names = ", ".join(c.run for c in kept) or "none"
+    said = (
+        f"{len(kept)} of {len(candidates)} recorded choices keep {target} dB in {need} at "
+        f"every input of a matrix product (normed, hidden): {names}."
+    )
+    best = [c for c in kept if not math.isnan(c.loss)]
+    if best:
+        said += f" The lowest loss among them: {best[0].run} ({number(best[0].loss)})."
+    else:
+        said += (
+            " No loss is recorded with them: pass it to probe.step(loss=...) or tag the run "
+            "with --tag loss=1.43."
+        )
+    rows = [_choice(c, cells) for c in candidates]
+    head = (
+        "", "run", "norm", "activation", f"worst input, {need} dB", "hidden int8:tensor dB",
+        "hidden int8:token dB", "hidden e4m3:tensor dB", "hidden crest", "fp16 / largest",
+        "e4m3 / largest", "outlier channels", "dead share", "spike ratio", "parameters", "loss",
+    )  # fmt: skip
+    caption = (
+        "Recorded choices, those that keep the target first; levels are of the worst layer, "
+        "channels and spikes the largest of any site"
+    )
+    return [
+        html.H2("Which to deploy"),
+        controls(
+            select("format needed", "need", options[0], need),
+            select("target", "target", options[1], target),
+            select("runs", "who", WHO, picks["who"]),
+        ),
+        html.P([html.B(said), " ", html.Span(_CHOICES, className="dim")]),
+        table(head, rows, caption=caption, right=range(4, 16)),
+    ]
+
+
+def _choice(found: Candidate, cells: Cells) -> list[Content]:
+    sign: Content = html.B("\u2715", className="FAIL")
+    if found.feasible:
+        sign = html.B("\u2713", className="PASS")
+    elif math.isnan(found.worst_db):
+        sign = html.Span("?", title="the noise of this format is not known at these sites")
+    here = " (in the 2 x 2)" if found.run in cells.found else ""
+    link = dcc.Link(found.run, href=href("/quantization", a=found.run))
+    return [
+        sign, html.Span([link, html.Span(here, className="dim")]), found.choice.norm,
+        found.choice.activation, decibels(found.worst_db), decibels(found.hidden_int8_tensor),
+        decibels(found.hidden_int8_token), decibels(found.hidden_e4m3_tensor),
+        number(found.hidden_crest), number(found.room_fp16), number(found.room_e4m3),
+        number(found.outlier_channels), percent(found.dead_share), number(found.spike_ratio),
+        f"{found.parameters:,}" if found.parameters else "-", number(found.loss),
+    ]  # fmt: skip

@@ -1,0 +1,299 @@
+"""Swap lab: the 2 x 2 of recorded runs by norm and activation, and which to choose."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+from dash import dcc, html
+
+from dashboard.components.chosen import chosen
+from dashboard.components.control import Option, controls, select
+from dashboard.components.page import Content, Page, Query, href, nothing, page
+from dashboard.components.table import table
+from dashboard.data import Library
+from dashboard.pages.swapped import (
+    WHO,
+    Cells,
+    choices_part,
+    effects_part,
+    multiples_part,
+    validity_part,
+)
+from ffn_probe.anatomy import ROLES
+from ffn_probe.figures.choices import Candidate, Traits, candidate, traits
+from ffn_probe.figures.factorial import (
+    CELLS,
+    SPREADS,
+    Choice,
+    Effects,
+    added_unit,
+    layer_effects,
+    levels,
+    pooled_effects,
+)
+from ffn_probe.figures.numbers import number
+from ffn_probe.figures.site_formats import EIGHT_BITS, run_formats
+from ffn_probe.measures import MEASURES, measure
+
+_TARGETS: tuple[Option, ...] = tuple((str(t), f"{t} dB") for t in (20, 25, 30, 35, 40))
+_CASTS = ("fp16:none", "bf16:none")
+_NEEDS: tuple[Option, ...] = tuple((key, key) for key in (*EIGHT_BITS, *_CASTS))
+_MOST_RUNS = 40
+_LEAD = (
+    "Two norms by two activations, as they were recorded. Everything is about the runs of this "
+    "folder: a swap that nobody recorded is not guessed."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """The runs of one model each, by what their blocks were built with."""
+
+    runs: Mapping[Choice, tuple[str, ...]]
+
+    @property
+    def norms(self) -> list[str]:
+        return _ordered([choice.norm for choice in self.runs], ("layernorm", "rmsnorm"))
+
+    @property
+    def activations(self) -> list[str]:
+        return _ordered([c.activation for c in self.runs], ("gelu mlp", "silu glu"))
+
+
+def swaps(library: Library, query: Query) -> Page:
+    """Return the 2 x 2 of the norms `norm0`, `norm1` and activations `act0`, `act1`."""
+    found = _recorded(library)
+    if not found.runs:
+        how = f"ffn-probe record MODEL --data FILE --to {_quoted(library, 'base')}"
+        text = "The lab compares recorded runs of one model each. Record some:"
+        said = nothing("Nothing recorded yet", text, command=how)
+        return page("Swap lab", [("Runs", href("/"))], said, command=how)
+    norms, acts = _pair(query, "norm", found.norms), _pair(query, "act", found.activations)
+    cells = _cells(query, found, norms, acts)
+    picks = _picks(library, cells, query)
+    effects = _effects(library, cells, picks)
+    candidates = _candidates(library, found, cells, picks)
+    return page(
+        "Swap lab",
+        [("Runs", href("/"))],
+        html.H1("Swap lab"),
+        html.P(_LEAD, className="dim"),
+        _choosers(found, cells),
+        _square(library, cells, picks),
+        *_missing(library, cells),
+        *validity_part(library, cells),
+        *effects_part(library, cells, picks, effects),
+        *multiples_part(library, cells, picks),
+        *choices_part(candidates, cells, picks, (_NEEDS, _TARGETS)),
+        data=_twins(effects, candidates, cells, picks),
+        command=_command(library, cells, picks["measure"]),
+    )
+
+
+# ---- what there is ----------------------------------------------------------------------
+
+
+def _recorded(library: Library) -> _Recorded:
+    found: dict[Choice, list[str]] = {}
+    for entry in library.entries():
+        if entry.run is not None and entry.run.manifest.kind == "telemetry":
+            found.setdefault(Choice.of(entry.run), []).append(entry.id)
+    return _Recorded({choice: tuple(ids) for choice, ids in found.items()})
+
+
+def _ordered(names: Sequence[str], first: Sequence[str]) -> list[str]:
+    """Return the distinct names, the usual ones first."""
+    rest = sorted(set(names) - set(first))
+    return [*(name for name in first if name in names), *rest]
+
+
+def _pair(query: Query, key: str, names: Sequence[str]) -> tuple[str, str]:
+    options = [(name, name) for name in names]
+    one = chosen(query, f"{key}0", options)
+    other = next((name for name in names if name != one), one)
+    return one, chosen(query, f"{key}1", options, other)
+
+
+def _cells(
+    query: Query, found: _Recorded, norms: tuple[str, str], acts: tuple[str, str]
+) -> Cells:
+    """Return the run of every cell, "" where none was recorded."""
+    runs, choices = {}, {}
+    for name in CELLS:
+        choice = Choice(norms[int(name[1])], acts[int(name[2])])
+        there = found.runs.get(choice, ())
+        choices[name] = there
+        runs[name] = chosen(query, f"r{name[1:]}", [(i, i) for i in there]) if there else ""
+    return Cells(norms, acts, runs, choices)
+
+
+def _picks(library: Library, cells: Cells, query: Query) -> dict[str, str]:
+    """Return measure, role, layer, format and target of the address."""
+    runs = [library.run(name) for name in cells.found]
+    roles = [r for r in ROLES if any(s.role == r for run in runs for s in run.sites)]
+    layers = sorted({site.layer for run in runs for site in run.sites})
+    named = [("all", "all layers"), *((str(i), f"layer {i}") for i in layers)]
+    first = "hidden" if "hidden" in roles else ""
+    return {
+        "measure": chosen(query, "measure", [(m.name, m.label) for m in MEASURES], "rms"),
+        "role": chosen(query, "role", [(r, r) for r in roles] or [("", "-")], first),
+        "layer": chosen(query, "layer", named),
+        "who": chosen(query, "who", WHO),
+        "need": chosen(query, "need", _NEEDS, "int8:token"),
+        "target": chosen(query, "target", _TARGETS, "30"),
+    }
+
+
+def _effects(
+    library: Library, cells: Cells, picks: Mapping[str, str]
+) -> tuple[Effects | None, tuple[Effects, ...]]:
+    """Return the pooled effects (None where a cell is missing) and those of every layer."""
+    if len(cells.found) < len(CELLS) or not cells.square:
+        return None, ()
+    entry, names = measure(picks["measure"]), tuple(cells.runs[name] for name in CELLS)
+    factors = (f"{cells.norms[1]} for {cells.norms[0]}",
+               f"{cells.activations[1]} for {cells.activations[0]}")  # fmt: skip
+
+    def make() -> tuple[Effects | None, tuple[Effects, ...]]:
+        found = {n: _levels(library, cells.runs[n], picks) for n in CELLS}
+        return pooled_effects(found, entry, factors), layer_effects(found, entry, factors)
+
+    what = f"effects {picks['measure']} {picks['role']} {factors}"
+    return library.once(what, names, make)
+
+
+def _levels(library: Library, name: str, picks: Mapping[str, str]) -> Content:
+    what, role = picks["measure"], picks["role"]
+    return library.once(
+        f"levels {what} {role}", [name], lambda: levels(library.run(name), what, role)
+    )
+
+
+def _candidates(
+    library: Library, found: _Recorded, cells: Cells, picks: Mapping[str, str]
+) -> list[Candidate]:
+    """Return the recorded choices that are shown, those that do the job first."""
+    every = [name for ids in found.runs.values() for name in ids][:_MOST_RUNS]
+    names = every if picks["who"] == "all" else list(dict.fromkeys(cells.found))
+    target = float(picks["target"])
+    made = [
+        candidate(name, _traits(library, name), key=picks["need"], target=target)
+        for name in names
+    ]
+    return sorted(made, key=lambda c: (not c.feasible, c.loss if c.loss == c.loss else 1e9))
+
+
+def _traits(library: Library, name: str) -> Traits:
+    def make() -> Traits:
+        run = library.run(name)
+        return traits(run, library.once("formats", [name], lambda: run_formats(run)))
+
+    return library.once("traits", [name], make)
+
+
+# ---- choosing ---------------------------------------------------------------------------
+
+
+def _choosers(found: _Recorded, cells: Cells) -> Content:
+    norms, acts = cells.norms, cells.activations
+    norm = [(name, name) for name in found.norms]
+    act = [(name, name) for name in found.activations]
+    several = [
+        select(f"run of {cells.title(name)}", f"r{name[1:]}",
+               [(i, i) for i in cells.choices[name]], cells.runs[name])
+        for name in CELLS
+        if len(cells.choices[name]) > 1
+    ]  # fmt: skip
+    return controls(
+        select("norm", "norm0", norm, norms[0]),
+        select("other norm", "norm1", norm, norms[1]),
+        select("activation", "act0", act, acts[0]),
+        select("other activation", "act1", act, acts[1]),
+        *several,
+    )
+
+
+def _square(library: Library, cells: Cells, picks: Mapping[str, str]) -> Content:
+    """Return the four runs as a table of links, with the chosen measure in each."""
+    entry = measure(picks["measure"])
+    rows: list[list[Content]] = []
+    for i, norm in enumerate(cells.norms):
+        row: list[Content] = [html.B(norm)]
+        for j in range(len(cells.activations)):
+            name = cells.runs[f"v{i}{j}"]
+            if not name:
+                row.append(html.Span("not recorded", className="dim"))
+                continue
+            found = _levels(library, name, picks)
+            mean = sum(level.value for level in found) / len(found) if found else float("nan")
+            row.append(html.Span([dcc.Link(name, href=href("/run", run=name)), html.Br(),
+                                  f"{number(mean)} {added_unit(entry)}"]))  # fmt: skip
+        rows.append(row)
+    caption = f"{entry.label} at {picks['role']}, mean of the layers"
+    return table(("", *cells.activations), rows, caption=caption)
+
+
+def _missing(library: Library, cells: Cells) -> list[Content]:
+    """Return what has to be recorded for a whole 2 x 2."""
+    parts: list[Content] = []
+    for name in CELLS:
+        if not cells.runs[name]:
+            folder = _quoted(library, cells.folder(name))
+            how = f"ffn-probe record MODEL --data FILE --to {folder}"
+            parts.append(html.Div(
+                [html.B(f"{cells.title(name)} is not recorded. "),
+                 "Record a model that is built so, on the same data: ", html.Code(how)],
+                className="note",
+            ))  # fmt: skip
+    same = [
+        text
+        for text, pair in (("norm", cells.norms), ("activation", cells.activations))
+        if pair[0] == pair[1]
+    ]
+    if same:
+        text = f"Only one {' and one '.join(same)} is chosen: there is no 2 x 2 to look at."
+        parts.append(html.Div(text, className="note"))
+    return parts
+
+
+# ---- twins ------------------------------------------------------------------------------
+
+
+def _quoted(library: Library, folder: str) -> str:
+    """Return a folder beside the runs as a shell takes it."""
+    return shlex.quote(str(library.root / folder))
+
+
+def _command(library: Library, cells: Cells, name: str) -> str:
+    paths = (shlex.quote(library.run(run).path) for run in dict.fromkeys(cells.found))
+    return " && ".join(f"ffn-probe show {path} --measure {name}" for path in paths)
+
+
+def _twins(
+    effects: tuple[Effects | None, tuple[Effects, ...]], candidates: Sequence[Candidate],
+    cells: Cells, picks: Mapping[str, str],
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    pooled, by_layer = effects
+    rows = []
+    for found in [*([pooled] if pooled else []), *by_layer]:
+        made = found.factorial
+        values = dict(zip((*made.factors, "interaction", "total"),
+                          (*made.main, made.interaction, made.total), strict=True))  # fmt: skip
+        for name, value in values.items():
+            rows.append({
+                "measure": picks["measure"], "unit": made.unit, "role": picks["role"],
+                "layer": found.layer, "effect": name, "value": value.value, "low": value.low,
+                "high": value.high, "interval": SPREADS[found.spread],
+                "separable": made.separable,
+                **dict(zip(CELLS, made.cells, strict=True)),
+            })  # fmt: skip
+    flat = [
+        {**{k: v for k, v in asdict(c).items() if k != "choice"}, "norm": c.choice.norm,
+         "activation": c.choice.activation}
+        for c in candidates
+    ]  # fmt: skip
+    runs = [{"cell": n, "choice": cells.title(n), "run": cells.runs[n]} for n in CELLS]
+    tables = {"effects": pd.DataFrame(rows), "choices": pd.DataFrame(flat),
+              "cells": pd.DataFrame(runs)}  # fmt: skip
+    return {name: frame for name, frame in tables.items() if len(frame)}
