@@ -42,7 +42,7 @@ def compared(library: Library, query: Query) -> Page:
     return page(
         f"{a} against {b}",
         [("Runs", href("/", a=a, b=b))],
-        *notes(drift),
+        html.Div(notes(drift), className="notes"),
         html.H1([html.Span(a, className="a"), " \u2192 ", html.Span(b, className="b")]),
         *banner(drift),
         _aspects(drift, view, query),
@@ -162,7 +162,7 @@ def _legend(drift: Drift, view: View, grid: Grid) -> str:
     """Return what a cell means."""
     said = (
         "Colour: how many times its noise floor the worst change of a site is, where it is "
-        "over its practical threshold, too. Grey: it passes; the darker, the further above "
+        "over its practical threshold, too. Grey: it passes; the stronger, the further above "
         "its floor."
         if view.by == "floor"
         else "Colour: how many times its practical threshold the worst change of a site is, "

@@ -15,8 +15,8 @@ from ffn_probe.compare import Change, Drift, SiteDrift
 from ffn_probe.compare.tolerance import (
     Tolerance,
     changes_of,
+    multiple,
     times_noise,
-    times_threshold,
     tolerance,
     worst_of,
 )
@@ -76,7 +76,7 @@ def _cells(row: Row, a: str, b: str) -> list[Content]:
         number(change.value, signed=True),
         change.unit,
         number(change.threshold),
-        number(times_threshold(change)),
+        number(multiple(change)),
         number(change.floor),
         times(change),
         str(change.folds),
@@ -98,7 +98,7 @@ def _record(row: Row, view: View) -> Mapping[str, Any]:
         "status_at_multiplier": row.tolerance.status(view.multiplier),
         "multiplier": view.multiplier, "aspect": change.aspect, "statistic": change.statistic,
         "value": change.value, "unit": change.unit, "threshold": change.threshold,
-        "times_threshold": times_threshold(change), "floor": change.floor,
+        "times_threshold": multiple(change), "floor": change.floor,
         "times_floor": times_noise(change), "repeat_floor": change.repeat_floor,
         "mde": change.mde, "folds": change.folds, "headline": in_words(change),
     }  # fmt: skip

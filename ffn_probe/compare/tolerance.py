@@ -106,6 +106,11 @@ def times_noise(change: Change) -> float:
     return size / noise
 
 
+def multiple(change: Change) -> float:
+    """Return |value| over the threshold, whatever the noise; NaN where there is none."""
+    return abs(change.value) / change.threshold if change.threshold > 0 else math.nan
+
+
 def times_threshold(change: Change) -> float:
     """Return how many thresholds a change is, NaN when it cannot be told; inf over one of 0.
 

@@ -60,7 +60,7 @@ def folds_chart(rows: Sequence[FoldRow], *, paired: bool) -> go.Figure:
     figure = go.Figure()
     for i, row in enumerate(rows):
         if row.change.floor is not None:
-            half = float(_place(row.change.floor / row.change.threshold))
+            half = _place(row.change.floor / row.change.threshold)
             figure.add_shape(
                 type="rect", x0=-half, x1=half, y0=i - 0.4, y1=i + 0.4, fillcolor=FAINT,
                 line={"width": 0}, layer="below",
@@ -69,18 +69,18 @@ def folds_chart(rows: Sequence[FoldRow], *, paired: bool) -> go.Figure:
     _dots(figure, rows, "within", REFERENCE, _DOWN, "A: a fold against the others")
     _dots(figure, rows, "across", CANDIDATE, _UP, f"each fold: {across}")
     _wholes(figure, rows)
-    for edge in (-1, 1):
+    for edge in (-1.0, 1.0):
         line = {"color": INK, "width": 1, "dash": "dot"}
-        figure.add_vline(float(_place(edge)), line=line)
+        figure.add_vline(_place(edge), line=line)
     framed(figure, height=120 + 44 * len(rows), margin={"l": 130, "t": 60})
     reach = _reach(rows)
     marks = [t for t in _TICKS if t <= reach]
     marks = [t for t in marks if len(marks) < 6 or t in {1.0, 10.0, 100.0, 1e4}]
     values = [*(-m for m in reversed(marks)), 0.0, *marks]
-    end = float(_place(reach)) * 1.05
+    end = _place(reach) * 1.05
     figure.update_xaxes(
         title="change, in multiples of the practical threshold (dotted)", range=[-end, end],
-        tickvals=[float(_place(v)) for v in values], ticktext=[number(v) for v in values],
+        tickvals=[_place(v) for v in values], ticktext=[number(v) for v in values],
     )  # fmt: skip
     figure.update_yaxes(
         tickvals=list(range(len(rows))), ticktext=[row.change.statistic for row in rows],
@@ -89,9 +89,9 @@ def folds_chart(rows: Sequence[FoldRow], *, paired: bool) -> go.Figure:
     return figure
 
 
-def _place(multiple: float | Numbers) -> Numbers:
+def _place(multiple: float) -> float:
     """Return where a multiple of the threshold lies: linear up to 1, logarithmic beyond."""
-    return np.asarray(np.arcsinh(multiple))
+    return math.asinh(multiple)
 
 
 def _reach(rows: Sequence[FoldRow]) -> float:
@@ -119,7 +119,7 @@ def _dots(
             ids, values.tolist(), row.scaled(values).tolist(), spread, strict=True
         ):
             if math.isfinite(multiple):
-                x.append(float(_place(multiple)))
+                x.append(_place(multiple))
                 y.append(i - off + float(rise))
                 said.append(_said(row.change, f"fold {fold}", value))
     figure.add_scatter(
@@ -131,18 +131,18 @@ def _dots(
 
 def _wholes(figure: go.Figure, rows: Sequence[FoldRow]) -> None:
     """Draw the change of the whole, and its interval."""
-    places = [float(_place(row.change.value / row.change.threshold)) for row in rows]
+    places = [_place(row.change.value / row.change.threshold) for row in rows]
     ends = [
-        _place(row.scaled(np.array(row.interval))) if row.interval else np.array([at, at])
-        for row, at in zip(rows, places, strict=True)
+        [_place(end / row.change.threshold) for end in row.interval or [row.change.value] * 2]
+        for row in rows
     ]
     figure.add_scatter(
         x=places, y=list(range(len(rows))), mode="markers", name="the whole, 95 % interval",
         marker={"symbol": "diamond", "size": 10, "color": INK},
         error_x={
             "type": "data", "symmetric": False, "color": INK, "thickness": 2, "width": 5,
-            "array": [float(e[1]) - at for e, at in zip(ends, places, strict=True)],
-            "arrayminus": [at - float(e[0]) for e, at in zip(ends, places, strict=True)],
+            "array": [e[1] - at for e, at in zip(ends, places, strict=True)],
+            "arrayminus": [at - e[0] for e, at in zip(ends, places, strict=True)],
         },
         text=[_said(row.change, "the whole", row.change.value) for row in rows],
         hovertemplate="%{text}<extra></extra>",

@@ -44,7 +44,8 @@ def overlay(
     value_axis(figure, density, axis)
     figure.update_layout(
         title={"text": escape(title), "font": {"size": 14}}, height=320,
-        showlegend=b is not None, margin={"l": 64, "r": 16, "t": 40, "b": 48},
+        showlegend=b is not None,
+        margin={"l": 64, "r": 16 if b is None else 64, "t": 40, "b": 48},
         legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"},
         plot_bgcolor="rgba(0,0,0,0)", paper_bgcolor="rgba(0,0,0,0)", font=FONT,
     )  # fmt: skip

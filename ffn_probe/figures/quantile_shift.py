@@ -14,7 +14,7 @@ from ffn_probe.figures.theme import CANDIDATE
 from ffn_probe.figures.value_axis import value_axis
 
 NAMED = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-"""The quantiles that are marked."""
+"""The quantiles that are marked, as the legend says."""
 
 _LINEAR = 0.02  # robust sigmas: up to here the upright axis is linear
 _LEAST = 0.1  # robust sigmas: the axis shows at least this much
@@ -52,10 +52,10 @@ def quantile_shift_chart(
     figure.add_scatter(
         x=x[marked].astype(np.float32), y=heights[marked].astype(np.float32), mode="markers",
         marker={"color": CANDIDATE, "size": 8, "line": {"color": INK, "width": 1}},
-        name="quantiles " + ", ".join(percent(share) for share in NAMED), hoverinfo="skip",
+        name="0.1, 1, 10, 50, 90, 99, 99.9 %", hoverinfo="skip",
     )  # fmt: skip
     figure.add_hline(0, line={"color": INK, "width": 1})
-    framed(figure, height=340, margin={"l": 74, "r": 70, "t": 54})
+    framed(figure, height=340, margin={"l": 64, "r": 64})
     value_axis(figure, density, axis)
     _upright(figure, moved, heights)
     return figure
@@ -72,11 +72,12 @@ def _upright(figure: go.Figure, moved: QuantileShift, heights: Heights) -> None:
     shared = {"range": [-most, most], "zeroline": False, "fixedrange": True}
     figure.update_layout(
         yaxis={
-            **shared, "title": "B less A, in the unit of the tensor",
+            **shared, "title": {"text": "B less A, unit of the tensor", "standoff": 6},
             "tickvals": [place for place, _ in left], "ticktext": [text for _, text in left],
         },
         yaxis2={
-            **shared, "title": "in robust sigmas of A", "overlaying": "y", "side": "right",
+            **shared, "title": {"text": "in robust sigmas of A", "standoff": 6},
+            "overlaying": "y", "side": "right", "automargin": "width",
             "tickvals": [place for place, _ in right], "showgrid": False,
             "ticktext": [text for _, text in right],
         },
@@ -84,10 +85,10 @@ def _upright(figure: go.Figure, moved: QuantileShift, heights: Heights) -> None:
 
 
 def _marks(largest: float, linear: float) -> list[tuple[float, str]]:
-    """Return (place, value) of powers of ten on both sides of zero, at most three a side."""
-    top = math.floor(math.log10(largest)) if largest > 0 else 0
-    powers = [10.0**k for k in range(top, top - 9, -1) if 10.0**k >= linear / 2][:6]
-    powers = powers[:: 2 if len(powers) > 3 else 1]
+    """Return (place, value) of 0 and of at most three powers of ten on both sides."""
+    top = math.floor(math.log10(largest))
+    powers = [10.0**k for k in range(top, top - 12, -1) if 10.0**k >= 2 * linear]
+    powers = powers[:: math.ceil(len(powers) / 3)] if powers else [largest / 2]
     values = [*(-p for p in powers), 0.0, *reversed(powers)]
     return [(math.asinh(v / linear), number(v, signed=True)) for v in values]
 

@@ -19,12 +19,17 @@ BOTH = f"?a={A}&b={B}"
 
 def test_a_site_shows_both_distributions_and_every_statistic() -> None:
     page = render(LIBRARY, "/compare/site", BOTH + "&site=layers.2.ffn/hidden")
-    density, cumulative = of(page.content, "Graph")
+    density, cumulative, moved, folds = of(page.content, "Graph")
     assert [trace.name for trace in density.figure.data] == [A, B]
     assert "unit of the tensor" in cumulative.figure.layout.xaxis.title.text
     drift = compare(SAMPLES / A, SAMPLES / B)
     site = next(s for s in drift.sites if s.name == "layers.2.ffn/hidden")
-    assert len(rows(page.content)) == len(site.changes)
+    ranges = {tuple(g.figure.layout.xaxis.range) for g in (density, cumulative, moved)}
+    assert len(ranges) == 1
+    assert "multiples of the practical threshold" in folds.figure.layout.xaxis.title.text
+    assert len(
+        [row for row in rows(page.content) if row[0][2:] in {"PASS", "WARN", "FAIL"}]
+    ) == len(site.changes)
     assert links(page.content)["\u2190 1"].endswith("site=layers.1.ffn%2Fhidden")
     assert links(page.content)["gate"].endswith("site=layers.2.ffn%2Fgate")
 
