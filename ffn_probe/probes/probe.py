@@ -111,6 +111,7 @@ class Probe:
             self._flush()
         finally:  # also when the disk is full: what is complete is closed, nothing is removed
             if self._windows:
+                self._notes |= dict.fromkeys(writer.compact(last=True))
                 texts = self._vocabulary()
                 notes = (*self._manifest.warnings, *self._audit())
                 state = {} if self._lost else self._state()  # as of the last window written
@@ -239,6 +240,7 @@ class Probe:
             raise
         self._windows += 1
         self._writer.update(**self._state())
+        self._notes |= dict.fromkeys(self._writer.compact())
 
     def _state(self) -> dict[str, Any]:
         folds = [
