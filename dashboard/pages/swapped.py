@@ -141,8 +141,9 @@ def effects_part(
         head.append(html.P("Levels in dB do not add: effects are of noise power over signal "
                            "power, less is better.", className="dim"))  # fmt: skip
     table_ = {n: _levels(library, cells.runs[n], picks) for n in CELLS if cells.runs[n]}
+    short = entry.label + (f", {unit}" if unit else "")
     lines = interaction_chart(
-        table_, norms=cells.norms, activations=cells.activations, label=label
+        table_, norms=cells.norms, activations=cells.activations, label=short
     )
     pooled, layers = found
     shown = pooled if picks["layer"] == "all" else _of_layer(layers, picks["layer"])
@@ -196,12 +197,12 @@ def _bars(shown: Effects, said: str) -> Content:
     word = "" if made.separable else ": not separable"
     chart = shares_chart(effects(made), unit=unit, share=False, hollow=not made.separable)
     found = effect_numbers(made)
+    how = f"Intervals (95 %): {SPREADS[shown.spread]}."
     numbers = table(found.head, found.rows, caption=f"Effects on {made.metric}",
                     right=found.right)  # fmt: skip
     return html.Div([
         html.H3(f"Main effects and interaction{word}"),
-        html.P([html.B(said), html.Br(),
-                html.Span(f"Intervals (95 %): {SPREADS[shown.spread]}.", className="dim")]),
+        html.P([said, html.Br(), html.Span(how, className="dim")]),
         graph(chart, said, name="effects", numbers=numbers),
     ])  # fmt: skip
 

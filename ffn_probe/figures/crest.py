@@ -70,7 +70,9 @@ def crest_chart(sides: Sequence[tuple[str, Sequence[SiteFormats]]]) -> go.Figure
         tickvals=[t for t in (2, 3, 5, 10, 20, 50, 100, 200, 500, 1e3, 1e4) if low < t < high],
     )  # fmt: skip
     figure.update_yaxes(title="SQNR, dB")
-    return framed(figure, height=420, hovermode="closest", margin={"t": 74})
+    framed(figure, height=440, hovermode="closest", margin={"t": 84})
+    figure.layout.legend.y = 1.07  # above the words of the crossover
+    return figure
 
 
 def _points(
@@ -96,12 +98,14 @@ def _points(
 def _names(sides: Sequence[tuple[str, Sequence[SiteFormats]]]) -> list[dict[str, Any]]:
     """Return the names of the sites with the largest crest factors, beside their int8 point."""
     every = [s for _, sites in sides for s in sites if 0 < s.crest < math.inf]
-    notes = []
+    notes: list[dict[str, Any]] = []
     for site in sorted(every, key=lambda s: -s.crest)[:_NAMED]:
         level, _ = level_of(site, "int8:tensor")
         if math.isfinite(level):
+            away = (24, -22) if len(notes) % 2 == 0 else (-30, 26)  # neighbours part
             notes.append({
-                "x": math.log10(site.crest), "y": level, "ax": 22, "ay": -20, "arrowhead": 0,
+                "x": math.log10(site.crest), "y": level, "ax": away[0], "ay": away[1],
+                "arrowhead": 0,
                 "arrowwidth": 0.8, "arrowcolor": INK, "font": {"size": 11},
                 "text": f"{escape(site.site.role)} {site.site.layer}",
             })  # fmt: skip

@@ -1,6 +1,5 @@
 """Small multiples: the distributions of several runs at several roles, on shared axes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -105,7 +104,8 @@ def _axes(
     )
     shared = next(iter(_known(found.cells[i])), density)
     ticks = shared.ticks if shared is not None else ()
-    few = ticks[:: max(1, math.ceil(len(ticks) / 5))]
+    last = len(ticks) - 1
+    few = [ticks[i] for i in sorted({round(last * k / 4) for k in range(5)})] if ticks else []
     x = {
         "domain": [left, right], "anchor": f"y{number}",
         "tickvals": [place for place, _ in few], "ticktext": [text for _, text in few],
@@ -129,7 +129,8 @@ def _heads(found: Panels) -> list[dict[str, Any]]:
     """Return the names of the columns, and a word in every panel without a distribution."""
     notes: list[dict[str, Any]] = [
         {"x": sum(_part(j, len(found.columns), _GAP[0])) / 2, "y": 1.0, "xref": "paper",
-         "yref": "paper", "yanchor": "bottom", "showarrow": False, "yshift": 6,
+         "yref": "paper", "xanchor": "center", "yanchor": "bottom", "showarrow": False,
+         "yshift": 6,
          "text": escape(name), "font": {"size": 12, "color": INK}}
         for j, name in enumerate(found.columns)
     ]  # fmt: skip
@@ -138,8 +139,10 @@ def _heads(found: Panels) -> list[dict[str, Any]]:
             if density is None:
                 x = sum(_part(j, len(found.columns), _GAP[0])) / 2
                 y = sum(_part(len(found.rows) - 1 - i, len(found.rows), _GAP[1])) / 2
-                notes.append({"x": x, "y": y, "xref": "paper", "yref": "paper",
-                              "showarrow": False, "text": "not recorded"})  # fmt: skip
+                notes.append({
+                    "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "center",
+                    "showarrow": False, "text": "not recorded",
+                })  # fmt: skip
     return notes
 
 
