@@ -37,7 +37,7 @@ from ffn_probe.figures.neurons import (
     neurons_of,
     reach,
 )
-from ffn_probe.figures.numbers import number
+from ffn_probe.figures.numbers import number, percent
 from ffn_probe.runs import WeightGeometry
 from ffn_probe.sketches import BitHistogram, Channels, Joint
 
@@ -226,10 +226,28 @@ def _pairs(library: Library, found: Sequence[Inside], view: str, per: str) -> li
             f"Pairs of gate and value of {x.side.title}: {number(facts.get('pairs'))} pairs, "
             f"correlation {number(facts.get('rho'), signed=True)}"
         )
-        figure = joint_chart(made, side, activation=x.block.activation, per=per)
-        shown = graph(figure, label, name=f"gate-value-{x.side.letter}")
+        figure = joint_chart(
+            made, side, color=x.side.color, activation=x.block.activation, per=per
+        )
+        shown = graph(figure, label, name=f"gate-value-{x.side.letter}",
+                      numbers=_marginals(made, side))  # fmt: skip
         charts.append(html.Div([html.H3(x.side.title, className=x.side.letter), shown]))
     return [head, html.Div(charts, className="pictures"), html.P(_HOW_CELLS, className="dim")]
+
+
+def _marginals(view: JointView, side: str) -> Content:
+    """Return the share of the pairs in each cell of the gate and of the value."""
+    shares = view.shares(side)
+    rows = [
+        [what, number(float(axis.edges[i])), number(float(axis.edges[i + 1])), percent(share)]
+        for what, axis, sums in (("gate", view.gate, shares.sum(1)),
+                                 ("value", view.value, shares.sum(0)))
+        for i, share in enumerate(sums.tolist())
+    ]  # fmt: skip
+    return table(
+        ("of", "from", "to", "pairs"), rows, right=(1, 2, 3),
+        caption="Marginals; every cell of both is in the data of this page",
+    )  # fmt: skip
 
 
 def _densities(found: Sequence[Inside]) -> list[Content]:
@@ -237,7 +255,7 @@ def _densities(found: Sequence[Inside]) -> list[Content]:
     label = "Distribution of the gate: " + " ".join(
         f"{x.side.title}: {told(x.facts, x.block.activation)}" for x in found
     )
-    chart = graph(gate_density(sides), label, name="gate")
+    chart = graph(gate_density(sides), label, name="gate", numbers=_quantiles(found))
     counted = "; ".join(f"{x.side.title}: {x.gate.count:,} finite values" for x in found)
     return [
         html.H2("The gate and what the activation makes of it"),
@@ -246,6 +264,18 @@ def _densities(found: Sequence[Inside]) -> list[Content]:
         html.H2("Numbers"),
         _facts(found),
     ]
+
+
+def _quantiles(found: Sequence[Inside]) -> Content:
+    places = (0.0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)
+    values = [
+        x.gate.quantile(np.array(places)).tolist() if x.gate.count else [None] * len(places)
+        for x in found
+    ]
+    rows = [[f"{100 * q:g} %", *(number(v[i]) for v in values)] for i, q in enumerate(places)]
+    names = [x.side.title for x in found]
+    return table(("quantile", *names), rows, right=range(len(names) + 1),
+                 caption="Quantiles of the gate, in its unit")  # fmt: skip
 
 
 def _facts(found: Sequence[Inside]) -> Content:
@@ -308,8 +338,8 @@ def _neurons(found: Sequence[Inside]) -> list[Content]:
         out += [
             html.Div(charts, className="pictures"),
             html.P(
-                "Neurons that see white inputs lie on the dotted diagonal; the dashed lines are "
-                "the limit of aligned ones, 5 / sqrt(d_model). Marks grow with the hidden RMS."
+                "Neurons of white inputs lie on the dotted diagonal; the dashed lines are the "
+                "limit of aligned ones, 5 / sqrt(d_model). Marks grow with the hidden RMS."
                 + rest,
                 className="dim",
             ),

@@ -81,6 +81,6 @@ def _dips(names: list[str], density: Density) -> tuple[list[dict[str, Any]], ...
         notes.append({
             "x": place, "y": 0.98 - 0.1 * i, "yref": "paper", "yanchor": "top",
             "xanchor": "right", "showarrow": False, "font": {"size": 11},
-            "text": f"{escape(name)} falls left of {DIPS[name]:.3f} ",
+            "text": f"{escape(name)} falls left of {DIPS[name]:.3f} ".replace("-", "\u2212"),
         })  # fmt: skip
     return shapes, notes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ffn_probe.figures.activation_curve import DIPS
+from ffn_probe.figures.numbers import number, percent
 from ffn_probe.runs import WeightGeometry
 from ffn_probe.sketches import BitHistogram, Joint
 
@@ -110,12 +111,12 @@ def told(facts: Mapping[str, float], activation: str) -> str:
     """Return the finding in one sentence, "" where nothing is known."""
     if "open" not in facts:
         return ""
-    said = f"The gate is open for {facts['open']:.1%} of the values"
+    said = f"the gate is open for {percent(facts['open'])} of the values"
     if "dip" in facts:
-        said += f", and for {facts['dip']:.1%} {activation} falls as the gate grows"
+        said += f", and for {percent(facts['dip'])} {activation} falls as the gate grows"
     if "rho" in facts and "ratio" in facts:
         said += (
-            f"; gate and value correlate by {facts['rho']:+.3f}, the mean hidden says "
-            f"{facts['ratio']:+.3f}"
+            f"; gate and value correlate by {number(facts['rho'], signed=True)}, by the mean "
+            f"hidden by {number(facts['ratio'], signed=True)}"
         )
-    return said.replace("-", "\u2212") + "."
+    return said + "."

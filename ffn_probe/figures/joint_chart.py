@@ -10,6 +10,7 @@ from jaxtyping import Float64
 from ffn_probe.figures.activation_curve import CURVES, DIPS
 from ffn_probe.figures.canvas import CLEAR, FAINT, INK
 from ffn_probe.figures.joint_view import Axis, JointView
+from ffn_probe.figures.numbers import MINUS
 from ffn_probe.figures.theme import (
     CANDIDATE,
     DIVERGING,
@@ -32,7 +33,7 @@ _HOVER = (
 
 
 def joint_chart(
-    view: JointView, side: str, *, activation: str = "", per: str = "octave"
+    view: JointView, side: str, *, color: str, activation: str = "", per: str = "octave"
 ) -> go.Figure:
     """Return the pairs of one side as a heatmap with both marginals.
 
@@ -43,6 +44,7 @@ def joint_chart(
     Args:
         view: the counts.
         side: "a" or "b".
+        color: of the marginals.
         activation: the name of the block's activation; one without a known curve has no line.
         per: one of SCALES.
     """
@@ -62,7 +64,7 @@ def joint_chart(
         "<extra></extra>",
         colorbar=_bar(what + " of the pairs", *_powers(known)),
     )
-    _marginals(figure, view, side)
+    _marginals(figure, view, side, color)
     _curve(figure, view, activation)
     return _laid_out(figure, view, activation)
 
@@ -94,8 +96,8 @@ def joint_difference(
         hovertemplate=f"{_HOVER}{pairs}, 2^%{{customdata[6]:.2f}} times<extra></extra>",
         colorbar=_bar(title, [t for t, _ in ticks], [text for _, text in ticks]),
     )
-    for side in ("a", "b"):
-        _marginals(figure, view, side, outline=True)
+    for side, color in (("a", REFERENCE), ("b", CANDIDATE)):
+        _marginals(figure, view, side, color, outline=True)
     _curve(figure, view, activation)
     return _laid_out(figure, view, activation)
 
@@ -140,10 +142,11 @@ def _bar(title: str, places: list[float], texts: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _marginals(figure: go.Figure, view: JointView, side: str, *, outline: bool = False) -> None:
+def _marginals(
+    figure: go.Figure, view: JointView, side: str, color: str, *, outline: bool = False
+) -> None:
     """Add the shares of the gate's cells above and of the value's cells to the right."""
     shares = view.shares(side)
-    color = REFERENCE if side == "a" else CANDIDATE
     dash = "dash" if outline and side == "b" else "solid"
     style: dict[str, Any] = {
         "mode": "lines", "line": {"color": color, "width": 2, "dash": dash},
@@ -189,6 +192,11 @@ def _dip(axis: Axis, activation: str) -> float | None:
     return place if place > 0 else None
 
 
+def _three(value: float) -> str:
+    """Return a number with three decimals and a proper minus."""
+    return f"{value:.3f}".replace("-", MINUS)
+
+
 def _laid_out(figure: go.Figure, view: JointView, activation: str) -> go.Figure:
     width, height = view.gate.edges.size - 1, view.value.edges.size - 1
     gate, value = view.gate.ticks(), view.value.ticks()
@@ -203,12 +211,13 @@ def _laid_out(figure: go.Figure, view: JointView, activation: str) -> go.Figure:
     dip = _dip(view.gate, activation)
     if dip is not None:
         shapes.append({
-            "type": "rect", "x0": 0, "x1": dip, "y0": 0, "y1": 1, "yref": "paper",
-            "fillcolor": FAINT, "line": {"width": 0}, "layer": "above",
+            "type": "rect", "x0": 0, "x1": dip, "y0": _MARGINAL + 0.02, "y1": 1,
+            "yref": "paper", "fillcolor": FAINT, "line": {"width": 0}, "layer": "below",
         })  # fmt: skip
+        shapes.append({**shapes[0], "x0": dip, "x1": dip, "line": {**zero, "dash": "dash"}})
         notes.append({
             "x": dip / 2, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False,
-            "text": f"{escape(activation)} falls<br>left of {DIPS[activation]:.3f}",
+            "text": f"{escape(activation)} falls<br>left of {_three(DIPS[activation])}",
             "font": {"size": 11},
         })  # fmt: skip
     figure.layout = {
@@ -219,7 +228,8 @@ def _laid_out(figure: go.Figure, view: JointView, activation: str) -> go.Figure:
                    "yanchor": "bottom", "bgcolor": CLEAR},
         "xaxis": {**plain, "title": {"text": "gate, in its unit (an octave a cell)"},
                   "domain": [0, _MARGINAL], "range": [0, width], "ticks": "outside",
-                  "tickvals": [p for p, _ in gate], "ticktext": [text for _, text in gate], "tickangle": 0},
+                  "tickvals": [p for p, _ in gate], "ticktext": [text for _, text in gate],
+                  "tickangle": 0},
         "yaxis": {**plain, "title": {"text": "value, in its unit (an octave a cell)"},
                   "domain": [0, _MARGINAL],
                   "range": [0, height], "ticks": "outside", "tickvals": [p for p, _ in value],

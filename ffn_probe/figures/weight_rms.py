@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-import scipy.stats
 from jaxtyping import Float, Float64, Int64
 
 from ffn_probe.figures.canvas import framed
@@ -58,8 +57,15 @@ def weight_rms(
     top = max(1, min(10, kept.size // 10))
     largest = (set(np.argsort(-x, kind="stable")[:top].tolist()) for x in (weight, root))
     both = len(set.intersection(*largest))
-    spearman = float(scipy.stats.spearmanr(weight, root).statistic)
+    spearman = float(np.corrcoef(_ranks(weight), _ranks(root))[0, 1])
     return WeightRms(label, kept, weight, root, spearman, top, both)
+
+
+def _ranks(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Return the rank of each value, equal ones sharing theirs, without loading scipy.stats."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse], np.float64)
 
 
 def weight_chart(found: WeightRms, color: str) -> go.Figure:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ffn_probe.errors import AttachError
-from ffn_probe.runs import TOKEN_LETTERS, visible
+from ffn_probe.runs import TOKEN_LETTERS
+from ffn_probe.runs.visible import visible
 
 
 def token_texts(vocabulary: object) -> Callable[[int], str] | None:

@@ -4,7 +4,6 @@ from ffn_probe.runs.manifest import SCHEMA_VERSION, TOKEN_LETTERS, TOKENS_KEPT, 
 from ffn_probe.runs.run import Run
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, QUANTILES, WHOLE
 from ffn_probe.runs.trends import NUMBERS, trend_rows
-from ffn_probe.runs.visible import visible
 from ffn_probe.runs.weights import WeightGeometry
 from ffn_probe.runs.writer import RunWriter
 
@@ -23,5 +22,4 @@ __all__ = [
     "RunWriter",
     "WeightGeometry",
     "trend_rows",
-    "visible",
 ]

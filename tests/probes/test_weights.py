@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_a_weight_that_is_not_stored_as_it_is_used_is_left_out_with_a_note(
     tmp_path: Path,
 ) -> None:
     model = tiny()
-    weight_norm(model.layers[1].up)
+    weight_norm(cast("nn.Module", model.layers[1].up))
     run = fp.record(model, [tokens()], to=tmp_path / "run")
     (note,) = run.problems
     assert "the weights of layers.1 could not be read" in note
@@ -159,9 +159,9 @@ def test_the_texts_are_of_the_tokens_among_the_largest_values(tmp_path: Path) ->
 
 def test_a_tokenizer_names_tokens_in_letters_that_can_be_seen(tmp_path: Path) -> None:
     run = fp.record(tiny(), [tokens()], to=tmp_path / "run", vocabulary=Tokenizer())
-    kinds = {
+    kinds: dict[int, Callable[[str], str]] = {
         1: lambda t: f" t{t}", 3: lambda t: f" t{t}",
-        2: lambda _: "\u00c3", 0: lambda t: f"\u240a{t}<U+202E>",
+        2: lambda _: "\u00c3", 0: lambda t: f"\u21b5{t}<U+202E>",
     }  # fmt: skip
     assert run.manifest.vocabulary
     for key, text in run.manifest.vocabulary.items():
