@@ -29,10 +29,13 @@ from ffn_probe.cli.options import (
     Port,
     Random,
     Reference,
+    Repeat,
     RunFolder,
+    RunMapping,
     Sequences,
     SwapText,
     Tags,
+    Threshold,
 )
 from ffn_probe.cli.parsing import listed, numbers_in, roles_in, rows_in, tags_in, thresholds_in
 
@@ -198,20 +201,13 @@ def compare(
     b: Candidate,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="also write drift.html, .md, .json or a folder"),
+        typer.Option(
+            metavar="PATH", help="also write drift.html, .md, .json, .pdf or a folder"
+        ),
     ] = None,
-    repeat: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="a repeat of the reference: the noise between runs"),
-    ] = None,
-    mapping: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSON: {block of A: block of B}, over the alignment"),
-    ] = None,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="of a statistic, over its default; repeatable"),
-    ] = None,
+    repeat: Repeat = None,
+    mapping: RunMapping = None,
+    threshold: Threshold = None,
     worst: Annotated[int, typer.Option(min=1, metavar="N", help="sites to print")] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -228,25 +224,48 @@ def compare(
 
 @app.command()
 def report(
-    a: Annotated[
-        Path, typer.Argument(metavar="A", help="the run of the reference, or a paired run")
-    ],
-    b: Annotated[
-        Path | None,
+    runs: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="B",
-            show_default=False,
-            help="the run of the candidate; left out for a paired run",
+            metavar="RUN",
+            help="one: what it holds, or of a paired run why it drifted; more: each against "
+            "the first",
+        ),
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="a file .html, .md, .json, .pdf, .svg, .png, or a folder of all with the "
+            "tables; default: drift.html, telemetry.html, attribution.html or report.html",
         ),
     ] = None,
-    to: Annotated[
-        Path, typer.Option(metavar="PATH", help="a file .html, .md, .json, or a folder")
-    ] = Path("drift.html"),
+    repeat: Repeat = None,
+    mapping: RunMapping = None,
+    threshold: Threshold = None,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", help="charts of the HTML answer to the pointer (5 MB)"),
+    ] = False,
+    png: Annotated[
+        bool, typer.Option("--png", help="a folder's charts as PNG, too (needs Chromium)")
+    ] = False,
 ) -> None:
-    """Write the drift report of two runs, or of a paired run, and print its path."""
-    from ffn_probe.cli.comparing import write_report
+    """Write what a run holds, or how it drifted from the first, as a report.
 
-    write_report(a, b, to)
+    ffn-probe report runs/base
+
+    ffn-probe report runs/base runs/new --to drift.pdf
+
+    ffn-probe report runs/base runs/a runs/b runs/pair --to report.html
+    """
+    from ffn_probe.cli.reporting import write_report
+
+    write_report(
+        runs, to,
+        thresholds=thresholds_in(threshold), mapping=mapping, repeat=repeat,
+        interactive=interactive, png=png,
+    )  # fmt: skip
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`ffn-probe compare` and `report`: the verdict, the worst sites, the report file."""
+"""`ffn-probe compare`: the verdict, the worst sites, the report file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from rich.text import Text
 
 from ffn_probe.cli.tables import console, number, plain, table
 from ffn_probe.compare import Drift, SiteDrift, compare
-from ffn_probe.runs import Run
 
 _COLUMNS = ("status", "layer", "role", "aspect", "statistic", "value", "threshold", "unit",
             "x floor", "block")  # fmt: skip
@@ -84,23 +83,3 @@ def _worst_table(sites: Sequence[SiteDrift], *, wide: bool) -> Table:
     ]  # fmt: skip
     right = ("layer", "value", "threshold", "x floor")
     return table(_COLUMNS, numbers, right=right, title=_TITLE)
-
-
-def write_report(a: Path, b: Path | None, to: Path) -> None:
-    """Compare, or explain a paired run; write the report, print the verdict and its path.
-
-    Raises:
-        FfnProbeError: `b` is missing and `a` is no paired run, or `b` is there and it is one.
-    """
-    from ffn_probe.report import report
-
-    if b is None:
-        run = Run.open(a)
-        path = report(run, to=to)
-        told = run.explain()
-        print(f"{told.status} {told.verdict}")
-    else:
-        drift = compare(a, b)
-        path = report(drift, to=to)
-        print(f"{drift.verdict.status} {drift.verdict.sentence}")
-    print(path)

@@ -19,6 +19,18 @@ Model = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="the folder of the run")]
 Reference = Annotated[Path, typer.Argument(metavar="A", help="the run of the reference")]
 Candidate = Annotated[Path, typer.Argument(metavar="B", help="the run of the candidate")]
+Repeat = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="a repeat of the reference: the noise between runs"),
+]
+RunMapping = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="JSON: {block of A: block of B}, over the alignment"),
+]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="of a statistic, over its default; repeatable"),
+]
 Data = Annotated[
     str | None,
     typer.Option(

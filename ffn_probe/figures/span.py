@@ -27,7 +27,7 @@ class Span:
         if not math.isfinite(value) or (self.log and value <= 0):
             return math.nan
         if self.high <= self.low:
-            return 0.5
+            return 0.0
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
@@ -35,7 +35,7 @@ class Span:
     def ticks(self) -> tuple[tuple[float, str], ...]:
         """Return (place, value as text) of the marks of the scale, its ends among them."""
         if self.high <= self.low:
-            return ((0.5, number(self.low)),)
+            return ((0.0, number(self.low)),)
         places = np.linspace(0, 1, _TICKS).tolist()
         if self.log:
             values = [self.low * (self.high / self.low) ** place for place in places]

@@ -9,6 +9,7 @@ from ffn_probe.compare import Drift
 def rebuilding(paths: Sequence[str], to: str, drift: Drift | None = None) -> str:
     """Return the command for runs at these paths, with the options of a drift.
 
+    `to` is how it ends: a file name, and options.
     The same command over the same runs makes the same bytes.
     """
     words = ["ffn-probe", "report", *map(quoted, paths)]
@@ -18,7 +19,7 @@ def rebuilding(paths: Sequence[str], to: str, drift: Drift | None = None) -> str
             words += ["--threshold", quoted(f"{name}={value!r}")]
         for option, path in (("--repeat", asked.repeat), ("--mapping", asked.mapping)):
             words += [option, quoted(path)] if path else []
-    return " ".join([*words, "--to", quoted(to)])
+    return " ".join([*words, "--to", to])
 
 
 def quoted(text: str) -> str:

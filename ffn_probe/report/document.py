@@ -23,8 +23,17 @@ _UNSEEN = re.compile(
 """Characters that show nothing, turn text around, or cannot be written as UTF-8."""
 
 
-def document(title: str, parts: Iterable[str], *, policy: str = POLICY) -> str:
-    """Return one HTML document; `title` is text, `parts` are HTML, empty ones left out."""
+def document(
+    title: str, parts: Iterable[str], *, policy: str = POLICY, after: Iterable[str] = ()
+) -> str:
+    """Return one HTML document.
+
+    Args:
+        title: text.
+        parts: HTML; empty ones are left out.
+        policy: what the page may do.
+        after: HTML behind the parts that is taken as it is: scripts.
+    """
     body = "\n".join(part for part in parts if part)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -32,7 +41,7 @@ def document(title: str, parts: Iterable[str], *, policy: str = POLICY) -> str:
         '<meta name="referrer" content="no-referrer">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{text(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        f"{visible(body)}\n</body></html>\n"
+        f"{visible(body)}{''.join(after)}\n</body></html>\n"
     )
 
 

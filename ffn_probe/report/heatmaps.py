@@ -88,7 +88,10 @@ def _judged(item: Cell, x: float, y: float, width: float) -> str:
     if item.mark in {"PASS", "absent", ""}:
         return box
     kind = "dim" if lacking else "on-dark" if share > 0.55 else "on-pale"
-    return box + _inside(SIGN[item.mark], x, y, width, kind)
+    words = SIGN[item.mark]
+    if width >= _WRITTEN and not lacking:
+        words += f" {number(item.value)}"
+    return box + _inside(words, x, y, width, kind)
 
 
 def _box(item: Cell, x: float, y: float, width: float, fill: str) -> str:

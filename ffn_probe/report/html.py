@@ -12,6 +12,7 @@ from ffn_probe.report.words import shortened, written_by
 _OPEN = 12  # rows that are shown without a click
 _CLASSES: Mapping[str, str] = {
     **{marked(status): kind for status, (_, kind) in MARKS.items()},
+    **{f"{sign} {status.upper()}": kind for status, (sign, kind) in MARKS.items()},
     MARKS["drift"][0]: "WARN",
     MARKS["indistinguishable"][0]: "PASS",
     **CLASSES,
@@ -27,7 +28,19 @@ def pieces(paper: Paper) -> list[str]:
     """Return what stands in the body of the document."""
     parts = [part for i, one in enumerate(paper.parts, 1) for part in _part(one, i)]
     made = f'<p class="dim">Report by {escape(written_by())}.</p>'
-    return [*_opening(paper, 1), *_sections(paper, 2), *parts, made]
+    closing = [_section(section, 2) for section in paper.closing]
+    start = [*_opening(paper, 1), *_sections(paper, 2), _contents(paper)]
+    return [*start, *parts, *closing, made]
+
+
+def _contents(paper: Paper) -> str:
+    """Return links to the parts of a report."""
+    links = [
+        f'<a href="#{anchor(i)}">{i}. {_sides(part)} '
+        f'<b class="{part.banner.kind}">{part.banner.sign}</b></a>'
+        for i, part in enumerate(paper.parts, 1)
+    ]
+    return f'<nav class="parts">{"".join(links)}</nav>' if links else ""
 
 
 def anchor(number: int) -> str:
@@ -115,6 +128,10 @@ def _card(card: Card) -> str:
 
 def _chart(chart: Chart, *, small: bool) -> str:
     picture = chart.svg if small else f'<div class="wide">{chart.svg}</div>'
+    if chart.plot:
+        picture = (
+            f'<div class="static">{picture}</div><div class="plot" id="{chart.plot}"></div>'
+        )
     numbers = "".join(map(_numbers, chart.numbers))
     title = f"<b>{text(chart.title)}</b> " if chart.title else ""
     names = ", ".join(f'<code class="dim">{_name(name)}</code>' for name in chart.names)
@@ -124,7 +141,7 @@ def _chart(chart: Chart, *, small: bool) -> str:
 
 
 def _numbers(numbers: Numbers) -> str:
-    short = not numbers.folded and len(numbers.rows) <= _OPEN
+    short = len(numbers.rows) <= _OPEN if numbers.folded is None else not numbers.folded
     made = table(
         numbers.head, numbers.rows, numbers.caption if short else "", numbers.right,
         wrap=numbers.wrap, classes=_CLASSES,

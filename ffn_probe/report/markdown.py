@@ -22,6 +22,7 @@ def to_markdown(paper: Paper) -> str:
         *_opening(paper),
         *(part for section in paper.sections for part in _section(section, "###")),
         *(_part(part, i) for i, part in enumerate(paper.parts, 1)),
+        *(part for section in paper.closing for part in _section(section, "###")),
         f"<sub>Report by {escape(written_by())}.</sub>",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -90,7 +91,7 @@ def _numbers(numbers: Numbers) -> str:
     made = table(numbers.head, numbers.rows[:_MOST], numbers.right)
     more = f"\n\n{count - _MOST} more rows are in the other formats." if count > _MOST else ""
     caption = f"{escape(numbers.caption)}\n\n" if numbers.caption else ""
-    if count <= _OPEN and not numbers.folded:
+    if count <= _OPEN if numbers.folded is None else not numbers.folded:
         return caption + made
     summary = escape(numbers.folded or f"{count} rows")
     before = "" if numbers.folded else caption

@@ -1,6 +1,7 @@
 """The sections of a paired report that say why: causes, theory, factors, hypotheses."""
 
 import math
+from functools import partial
 
 from ffn_probe.attribution.attribution import (
     BlockAttribution,
@@ -8,6 +9,7 @@ from ffn_probe.attribution.attribution import (
     Hypothesis,
     Interval,
 )
+from ffn_probe.figures.gate_regions import gate_regions_chart
 from ffn_probe.report.bars import spans_svg
 from ffn_probe.report.paired import Story
 from ffn_probe.report.paired_numbers import (
@@ -64,7 +66,7 @@ def causes(story: Story) -> Section | None:
     if not told:
         return None
     text = (_CAUSES, _inseparable(told))
-    charts = tuple(_causes_of(b) for b in told[:_PICTURES])
+    charts = tuple(_causes_of(b, i) for i, b in enumerate(told[:_PICTURES], 1))
     rest = _other_causes(told[_PICTURES:])
     return Section("Which part did it", text, charts, rest, small=True)
 
@@ -82,12 +84,12 @@ def _inseparable(blocks: list[BlockAttribution]) -> str:
     )
 
 
-def _causes_of(block: BlockAttribution) -> Chart:
+def _causes_of(block: BlockAttribution, rank: int) -> Chart:
     rows = [(parted(c.part), c.share) for c in block.causes]
     title = f"Shares of the parts of {where(block)}"
     svg = spans_svg(rows, title=title, unit="share of the block's own error",
                     hollow=not block.separable)  # fmt: skip
-    return Chart(svg, where(block), (cause_numbers(block),))
+    return Chart(svg, where(block), (cause_numbers(block),), file=f"parts-{rank}")
 
 
 def _other_causes(blocks: list[BlockAttribution]) -> tuple[Numbers, ...]:
@@ -103,16 +105,16 @@ def norm(story: Story) -> Section | None:
     if not told:
         return None
     shown = [b for b in worst(story.attribution, _PICTURES) if b.norm_split] or told[:1]
-    charts = tuple(_norm_chart(b) for b in shown)
+    charts = tuple(_norm_chart(b, i) for i, b in enumerate(shown, 1))
     table = norm_numbers(told)
     return Section("LayerNorm to RMSNorm", (_NORM,), charts, (table,), small=True)
 
 
-def _norm_chart(block: BlockAttribution) -> Chart:
+def _norm_chart(block: BlockAttribution, rank: int) -> Chart:
     rows = [(parted(c.part), c.share) for c in block.norm_split]
     title = f"Split of the norm's error in {where(block)}"
     svg = spans_svg(rows, title=title, unit="share of the norm's error")
-    return Chart(svg, where(block))
+    return Chart(svg, where(block), file=f"norm-{rank}")
 
 
 def regions(story: Story) -> Section | None:
@@ -120,14 +122,14 @@ def regions(story: Story) -> Section | None:
     told = [b for b in worst(story.attribution, len(story.attribution.blocks)) if b.regions]
     if not told:
         return None
-    charts = tuple(_regions_of(story, b) for b in told[:_PICTURES])
+    charts = tuple(_regions_of(story, b, i) for i, b in enumerate(told[:_PICTURES], 1))
     rest = _other_regions(told[_PICTURES:])
     return Section(
         "Error of the activation by region of the gate", (_REGIONS,), charts, rest, small=True
     )
 
 
-def _regions_of(story: Story, block: BlockAttribution) -> Chart:
+def _regions_of(story: Story, block: BlockAttribution, rank: int) -> Chart:
     gate = story.gates.get((block.layer, block.block))
     if gate is not None:
         svg = gate_svg(gate, block.regions)
@@ -136,7 +138,8 @@ def _regions_of(story: Story, block: BlockAttribution) -> Chart:
         svg = spans_svg(
             rows, title=f"Error by region in {where(block)}", unit="share of the error"
         )
-    return Chart(svg, where(block), (region_numbers(block),))
+    draw = None if gate is None else partial(gate_regions_chart, gate, block.regions)
+    return Chart(svg, where(block), (region_numbers(block),), file=f"regions-{rank}", draw=draw)
 
 
 def _other_regions(blocks: list[BlockAttribution]) -> tuple[Numbers, ...]:
@@ -172,17 +175,19 @@ def factorial(story: Story) -> Section | None:
     found = story.attribution.factorial
     if not found:
         return None
+    charts = tuple(_effects(f, i) for i, f in enumerate(found, 1))
     told = (f"{f.metric}: {f.sentence}" for f in found if f.sentence)
-    return Section("Two factors", (_FACTORIAL, *told), tuple(map(_effects, found)), small=True)
+    return Section("Two factors", (_FACTORIAL, *told), charts, small=True)
 
 
-def _effects(found: Factorial) -> Chart:
+def _effects(found: Factorial, rank: int) -> Chart:
     rows = effects(found)
     unit = f"{found.metric}, {found.unit}"
     svg = spans_svg(rows, title=f"Effects on {found.metric}", unit=unit, share=False,
                     hollow=not found.separable)  # fmt: skip
     word = "" if found.separable else ": not separable"
-    return Chart(svg, unit + word, (effect_numbers(found), cell_numbers(found)))
+    numbers = (effect_numbers(found), cell_numbers(found))
+    return Chart(svg, unit + word, numbers, file=f"factors-{rank}")
 
 
 # ---- hypotheses -------------------------------------------------------------------------

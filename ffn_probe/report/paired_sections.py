@@ -2,8 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ffn_probe.attribution.attribution import BlockAttribution, Interval
+from ffn_probe.figures.depth import depth_chart, likeness_chart
+from ffn_probe.figures.patching import patching_chart
+from ffn_probe.figures.waterfall import waterfall_chart
 from ffn_probe.report.bars import stages_svg
 from ffn_probe.report.depth import depth_svg, likeness_svg, patches_svg
 from ffn_probe.report.paired import Story
@@ -78,9 +82,15 @@ def depth(story: Story) -> Section | None:
     if not blocks:
         return Section("Block by block", ("No block was paired.",))
     if all(block.status == "unpaired" for block in blocks):
-        chart = Chart(likeness_svg(blocks), _LIKENESS, (block_numbers(blocks),))
+        chart = Chart(
+            likeness_svg(blocks), _LIKENESS, (block_numbers(blocks),), file="likeness",
+            draw=lambda: likeness_chart(blocks),
+        )  # fmt: skip
         return Section("Block by block", (_unpaired(blocks),), (chart,))
-    chart = Chart(depth_svg(blocks), _LEVELS, (block_numbers(blocks),))
+    chart = Chart(
+        depth_svg(blocks), _LEVELS, (block_numbers(blocks),), file="depth",
+        draw=lambda: depth_chart(blocks),
+    )  # fmt: skip
     return Section(
         "Block by block", (_DEPTH, _unpaired(blocks)), (chart,), (share_numbers(blocks),)
     )
@@ -103,7 +113,11 @@ def stages(story: Story) -> Section | None:
     told = [b for b in worst(story.attribution, _PICTURES) if b.stages]
     if not told:
         return None
-    charts = tuple(Chart(stages_svg(b), where(b), (stage_numbers(b.stages),)) for b in told)
+    charts = tuple(
+        Chart(stages_svg(b), where(b), (stage_numbers(b.stages),), file=f"stages-{i}",
+              draw=partial(waterfall_chart, b))
+        for i, b in enumerate(told, 1)
+    )  # fmt: skip
     return Section("Stage by stage", (_STAGES,), charts, small=True)
 
 
@@ -119,7 +133,9 @@ def patches(story: Story) -> Section | None:
         return Section("One block exchanged", (_NO_DRIFT,))
     caption = "Share of the final error that each block moves"
     table = patch_numbers(told)
-    chart = Chart(patches_svg(told), caption, (table,))
+    chart = Chart(
+        patches_svg(told), caption, (table,), file="patches", draw=lambda: patching_chart(told)
+    )
     parts = tuple(part_numbers(b) for b in told if b.patched_parts)
     text = (_PATCHES, _outside(story.attribution.patched_all))
     return Section("One block exchanged", text, (chart,), parts)

@@ -37,8 +37,8 @@ class Note:
 class Paper:
     """Everything that a report says; `parts` are reports of their own within it.
 
-    `name` is that of its file; `sides` are the reference and the candidate, or the one run;
-    `how` says how they were brought together.
+    `closing` is what follows the parts. `name` is that of its file; `sides` are the
+    reference and the candidate, or the one run; `how` says how they were brought together.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Paper:
     notes: tuple[Note, ...] = ()
     sections: tuple[Section, ...] = ()
     parts: tuple["Paper", ...] = ()
+    closing: tuple[Section, ...] = ()
 
     @property
     def charts(self) -> Iterator[Chart]:

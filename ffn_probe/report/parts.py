@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 from ffn_probe.attribution.attribution import Attribution
 from ffn_probe.compare import Drift, compare
@@ -43,29 +44,36 @@ def parts_of(told: Told, how: Compare = compare) -> tuple[Part, ...]:
 def each_part(told: Told, how: Compare = compare) -> Iterator[Part]:
     """Yield the parts of a report one by one, as `parts_of` returns them."""
     listed = [_opened(one) for one in _listed(told)]
-    alone = [one for one in listed if isinstance(one, Run) and one.manifest.kind != "paired"]
+    alone = sum(map(_single, listed))
+    reference: Run | None = None
     for one in listed:
         if isinstance(one, Drift):
             yield one
-        elif one not in alone:
+        elif not _single(one):
             yield Story.of(one)
-        elif len(alone) == 1:
+        elif alone == 1:
             yield Telemetry.of(one)
-        elif one is not alone[0]:
-            yield how(alone[0], one)
+        elif reference is None:
+            reference = one
+        else:
+            yield how(reference, one)
 
 
 def count(told: Told) -> int:
     """Return how many parts there will be."""
     listed = [_opened(one) for one in _listed(told)]
-    alone = sum(isinstance(one, Run) and one.manifest.kind != "paired" for one in listed)
-    return len(listed) - (alone > 1)
+    return len(listed) - (sum(map(_single, listed)) > 1)
 
 
 def _listed(told: Told) -> Sequence[One]:
     if isinstance(told, Drift | Run | Attribution | str | os.PathLike):
         return [told]
     return told
+
+
+def _single(one: Drift | Run | Attribution) -> TypeGuard[Run]:
+    """Return whether it is a run of one model."""
+    return isinstance(one, Run) and one.manifest.kind != "paired"
 
 
 def _opened(one: One) -> Drift | Run | Attribution:
@@ -79,6 +87,19 @@ def path_of(part: Part) -> tuple[str, ...]:
     if isinstance(part, Telemetry):
         return (part.run.path,)
     return (part.path,) if part.path else ()
+
+
+def made_of(parts: Sequence[Part]) -> str:
+    """Return when the newest of the runs was recorded, "" when that is not known."""
+    made = [""]
+    for part in parts:
+        if isinstance(part, Drift):
+            made += [part.a.manifest.created, part.b.manifest.created]
+        elif isinstance(part, Telemetry):
+            made.append(part.run.manifest.created)
+        else:
+            made += [text for key, text, _ in part.made if key == "recorded"]
+    return max(made)
 
 
 def sides_of(part: Part) -> tuple[str, str]:

@@ -15,8 +15,8 @@ Drawing = Callable[[], "go.Figure"]
 class Numbers:
     """A table of text; the columns in `right` hold numbers.
 
-    `folded` is the line that stands for the table until it is opened, "" to decide by its
-    length.
+    `folded` is the line that stands for the table until it is opened, "" for a table that is
+    always open; None leaves it to its length.
     """
 
     head: tuple[str, ...]
@@ -24,7 +24,7 @@ class Numbers:
     right: frozenset[int]
     caption: str = ""
     wrap: bool = False
-    folded: str = ""
+    folded: str | None = None
 
     @classmethod
     def of(
@@ -35,7 +35,7 @@ class Numbers:
         right: Iterable[str] = (),
         caption: str = "",
         wrap: bool = False,
-        folded: str = "",
+        folded: str | None = None,
     ) -> "Numbers":
         """Return a table whose column names stand in `head` with commas between them."""
         names = tuple(name.strip() for name in head.split(","))
@@ -49,7 +49,8 @@ class Chart:
     """A picture as SVG, what it shows, and its numbers.
 
     `title` stands in bold before the caption, `names` (of blocks) below it; `file` is the
-    chart's name as a file of its own, "" for none; `draw` makes its interactive form.
+    chart's name as a file of its own, "" for none; `draw` makes its interactive form, which
+    has its place at the id `plot`, "" for none.
     """
 
     svg: str
@@ -59,6 +60,7 @@ class Chart:
     names: tuple[str, ...] = ()
     file: str = ""
     draw: Drawing | None = None
+    plot: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,6 @@ def several_paper(parts: Sequence[Paper], command: str) -> Paper:
         parts: the reports.
         command: what makes the report again, "" when there is no such command.
     """
-    sections = [Section("Verdicts", numbers=(_verdicts(parts),))]
-    if command:
-        sections.append(Section("Make it again", code=command))
     bare = tuple(_without_command(part) for part in parts) if command else tuple(parts)
     shared = parts[0].sides[:1] if len({part.sides[0] for part in parts}) == 1 else ()
     return Paper(
@@ -29,8 +26,9 @@ def several_paper(parts: Sequence[Paper], command: str) -> Paper:
         (),
         f"against {shared[0]}" if shared else "",
         _banner(parts),
-        sections=tuple(sections),
+        sections=(Section("Verdicts", numbers=(_verdicts(parts),)),),
         parts=bare,
+        closing=(Section("Make it again", code=command),) if command else (),
     )
 
 

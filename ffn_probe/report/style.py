@@ -54,7 +54,8 @@ pre { background: var(--card); border-radius: 4px; padding: 10px 14px; margin: 8
 .note::first-letter { text-transform: uppercase }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px }
-caption { text-align: left; color: var(--dim); padding: 2px 0 6px }
+caption { text-align: left; color: var(--dim); padding: 2px 0 6px;
+  max-width: calc(100vw - 30px) }
 th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line);
   vertical-align: top; min-width: 3em }
 th { font-weight: 600; white-space: nowrap }
@@ -69,11 +70,15 @@ td.s { white-space: nowrap; font-weight: 600 }
 figure { margin: 0; break-inside: avoid; min-width: 0 }
 figcaption { font-size: 13.5px; margin-bottom: 4px }
 details { margin: 8px 0 }
+.static[hidden] { display: none }
 summary { cursor: pointer }
+.parts { display: flex; flex-wrap: wrap; gap: 6px 22px; margin: 14px 0 }
+.parts a { color: inherit; text-underline-offset: 3px }
 .part { border-top: 1px solid var(--line); margin: 26px 0 }
 .part > summary { margin: 14px 0 0 }
 .part > summary h2 { display: inline; margin: 0 }
 @media (max-width: 600px) { body { padding: 16px 14px 48px } }
+@media print { .static[hidden] { display: block } .plot { display: none } }
 @media print { body { max-width: none; padding: 0; font-size: 11px }
   h2 { break-after: avoid } tr, .note, .banner { break-inside: avoid }
   table, figcaption, .counts div { font-size: 9.5px } .counts b { font-size: 13px }

@@ -58,9 +58,10 @@ class Telemetry:
             said = "Every value is finite, but the recording has to be read with care."
             return Banner.of("WARN", said, what)
         error = max((block.recompute_error for block in self.run.blocks), default=0.0)
+        how = f"to a relative error of {number(error)}" if error else "exactly"
         said = (
             "Every value is finite, the run is closed, and every block is computed again from "
-            f"what was tapped (relative error at most {number(error)})."
+            f"what was tapped, {how}."
         )
         return Banner.of("PASS", said, what)
 

@@ -58,9 +58,20 @@ def standing_out(told: Telemetry) -> Section | None:
 
 def _rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     return [
-        (measure(name).label, number(value), unit, str(layer), _place(role, expert), block)
+        (
+            measure(name).label,
+            number(value),
+            _unit(unit),
+            str(layer),
+            _place(role, expert),
+            block,
+        )
         for name, value, unit, layer, role, expert, block in frame.itertuples(index=False)
     ]
+
+
+def _unit(unit: str) -> str:
+    return "" if unit == "1" else unit
 
 
 def _place(role: str, expert: int) -> str:

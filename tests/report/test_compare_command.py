@@ -62,8 +62,11 @@ def test_no_drift_exits_with_0_and_json_is_all_there_is_on_the_output(tmp_path: 
     ("arguments", "message"),
     [
         ((A, "nowhere"), "error: no run at nowhere: the folder does not exist"),
-        ((A, B, "--out", "x.pdf"), "error: no report format '.pdf' (x.pdf)"),
-        ((A, B, "--out", "nowhere/x.md"), "error: cannot write nowhere/x.md: No such file"),
+        ((A, B, "--out", "x.doc"), "error: no report format '.doc' (x.doc)"),
+        (
+            (A, B, "--out", "nowhere/x.md"),
+            "error: cannot write nowhere/x.md: no folder nowhere",
+        ),
         ((A, B, "--threshold", "kss=1"), "error: no statistic 'kss'. Did you mean 'ks'?"),
     ],
     ids=["no run", "no format", "no folder", "no statistic"],

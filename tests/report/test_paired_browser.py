@@ -1,30 +1,17 @@
 """The report of a paired run in a real browser: no label is cut or lies over another."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from ffn_probe.report.html import to_html
 from ffn_probe.report.paired import Story
 from ffn_probe.report.paired_paper import paired_paper
-from tests.dashboard.test_browser import MISPLACED, NAMES, OPTIONS
+from tests.report.browsing import MISPLACED, WIDER
 from tests.report.made_attributions import STORIES, gates
 
 pytestmark = pytest.mark.browser
-WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    assert path, "these tests need Chromium (bash .ci/chromium), or leave out -m browser"
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=OPTIONS)
-        yield found
-        found.close()
 
 
 @pytest.mark.parametrize("name", list(STORIES))

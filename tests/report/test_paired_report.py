@@ -336,7 +336,7 @@ def test_a_folder_holds_every_format_and_every_table(tmp_path: Path) -> None:
     names = ("blocks", "causes", "factorial", "norm_split", "output", "regions", "stages",
              "theory")  # fmt: skip
     expected = {f"{name}.{kind}" for name in names for kind in ("csv", "parquet")}
-    made = {path.name for path in folder.iterdir()}
+    made = {path.name for path in folder.iterdir() if path.is_file()}
     assert made == expected | {"attribution.html", "attribution.md", "attribution.json"}
     causes = pd.read_parquet(folder / "causes.parquet")
     assert len(causes) == 4 * 5

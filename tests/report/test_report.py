@@ -152,7 +152,7 @@ def test_the_worst_sites_have_both_distributions_on_one_axis(text: str) -> None:
     _, *figures = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
     assert len(figures) == 8
     for figure in figures:
-        assert len(re.findall(r'<path d="M', figure)) == 5
+        assert len(re.findall(r'<path d="M', figure)) == 6
         for words in ("density", "share at or below", "shift, reference sigmas", "quantile"):
             assert f">{words}<" in figure
         assert "unit of the tensor" in figure
@@ -310,8 +310,8 @@ def test_a_report_that_cannot_be_written_leaves_the_older_one(
     ("to", "message"),
     [
         ("x.doc", r"no report format '\.doc'.*possible: \.html, \.md, \.json, .*or a folder"),
-        ("missing/x.html", "cannot write .*No such file"),
-        ("file/x.html", "cannot write .*Not a directory"),
+        ("missing/x.html", "cannot write .*: no folder .*missing"),
+        ("file/x.html", "cannot write .*: no folder .*file"),
         ("file", "cannot make the folder"),
     ],
 )
