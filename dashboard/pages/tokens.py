@@ -219,7 +219,7 @@ def _places(shown: Sequence[Shown]) -> list[Content]:
         graph(position_chart(placed), label, name="positions"),
         html.P(
             "A sink is a column of marks: one position, mostly the first, that holds the "
-            "largest values of many layers. Marks grow with |value| over the median.",
+            "largest values of many layers. A mark grows with the number of values there.",
             className="dim",
         ),
         listed,

@@ -11,6 +11,9 @@ from ffn_probe.figures.canvas import framed, places, rule
 from ffn_probe.figures.theme import SEQUENTIAL, css
 from ffn_probe.figures.tokens import SPIKES, STEPS, SiteTokens, TopValue, size_map
 
+_LOWER = 0.2
+"""How much lower the second run's marks are, in layers: they would lie over the first's."""
+
 Line = tuple[str, str, Sequence[float]]
 """Title, colour and a number a layer."""
 
@@ -117,42 +120,53 @@ def size_chart(sites: Sequence[SiteTokens], *, low: int, high: int) -> go.Figure
 
 
 def position_chart(sides: Sequence[tuple[str, str, Sequence[TopValue]]]) -> go.Figure:
-    """Return the largest values by position in their sequence and by layer.
+    """Return how many of the largest values are at which position, by layer.
 
-    Marks grow with |value| over the median of their site; those of unknown position are left
-    out.
+    The axis of positions is logarithmic from the first one on, where sinks are. A mark grows
+    with the number of values at its place; the second run's marks are a little lower. Values
+    of unknown position are left out.
     """
     figure = go.Figure()
     layers: set[int] = set()
     for i, (name, color, top) in enumerate(sides):
-        placed = [t for t in top if t.position >= 0]
-        layers |= {t.site.layer for t in placed}
-        times = np.array([min(t.times, 1e6) for t in placed])
+        found: dict[tuple[int, int], list[TopValue]] = {}
+        for t in top:
+            if t.position >= 0:
+                found.setdefault((t.site.layer, t.position), []).append(t)
+        layers |= {layer for layer, _ in found}
+        counts = np.array([len(of) for of in found.values()], np.float32)
         figure.add_scatter(
-            x=[t.position for t in placed], y=[t.site.layer for t in placed], mode="markers",
-            name=escape(name),
-            marker={"color": color, "opacity": 0.55, "symbol": "diamond" if i else "circle",
-                    "size": (5 + 3 * np.log10(np.maximum(times, 1))).astype(np.float32),
-                    "line": {"width": 0}},
-            text=[_said(t) for t in placed], hovertemplate="%{text}<extra></extra>",
+            x=[position + 1 for _, position in found],
+            y=[layer + _LOWER * i for layer, _ in found], mode="markers", name=escape(name),
+            marker={"color": color, "opacity": 0.7, "symbol": "diamond" if i else "circle",
+                    "size": 4 + 4 * np.sqrt(counts), "line": {"width": 0}},
+            text=[_said(of) for of in found.values()],
+            hovertemplate="%{text}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
-    listed = sorted(layers)
     last = max((t.position for _, _, top in sides for t in top), default=0)
-    pad = 0.5 + 0.01 * max(last, 0)
+    marks = [0, *(2**k - 1 for k in range(1, 24) if 2**k - 1 <= max(last, 7))]
+    marks = marks[:: max(1, math.ceil(len(marks) / 14))]
     figure.update_xaxes(
-        title="position in the sequence, tokens", range=[-pad, max(last, 8) + pad],
-        tickformat=",d",
+        title="position in the sequence, tokens (log scale)", type="log",
+        range=[-0.06, math.log10(max(last, 7) + 1) + 0.06], tickvals=[m + 1 for m in marks],
+        ticktext=[f"{m:,}" for m in marks],
     )  # fmt: skip
+    listed = sorted(layers)
     figure.update_yaxes(
-        title="layer", autorange="reversed", tickvals=[listed[i] for i in places(len(listed))]
-    )
-    height = 130 + max(150, min(14 * len(listed), 900))
+        title="layer", tickvals=[listed[i] for i in places(len(listed))],
+        range=[listed[-1] + 0.6, listed[0] - 0.6] if listed else None,
+    )  # fmt: skip
+    height = 130 + max(150, min(18 * len(listed), 1200))
     return framed(figure, height=height, legend=len(sides) > 1)
 
 
-def _said(t: TopValue) -> str:
-    token = f" {escape(t.text)}" if t.text else ""
-    return (
-        f"layer {t.site.layer}, position {t.position}: {t.value:.4g}<br>channel {t.channel}, "
-        f"token{token} ({t.token}), {t.times:.3g} times the median"
-    )
+def _said(of: Sequence[TopValue]) -> str:
+    """Return the values at one place in words, the largest first."""
+    first = of[0]
+    lines = [f"layer {first.site.layer}, position {first.position:,}: {len(of)} of the largest"]
+    for t in sorted(of, key=lambda t: -abs(t.value))[:4]:
+        token = f" {escape(t.text)}" if t.text else ""
+        lines.append(
+            f"{t.value:.4g} ({t.times:.3g} times the median), channel {t.channel}, token{token}"
+        )
+    return "<br>".join(lines)
