@@ -95,12 +95,17 @@ def _named(role: str, reading: Reading, linearity: Linearity) -> tuple[Node, str
 
 def _out_node(reading: Reading, linearity: Linearity) -> Node:
     """Return the block's output: the projection with its bias, LoRA delta and multiplier."""
-    node = down = reading.down.node
+    found = node = down = reading.down.node
     while True:
         following = [c for c in node.consumers if _completes(c, down, linearity)]
         if len(following) != 1:
-            return node
+            return found
         node = following[0]
+        if _is_outside(node, down):  # a part of what a module around the projection returns
+            if node.outputs_of:
+                found = node
+        else:
+            found = node
 
 
 def _completes(node: Node, down: Node, linearity: Linearity) -> bool:
@@ -108,8 +113,11 @@ def _completes(node: Node, down: Node, linearity: Linearity) -> bool:
         return False
     if plain(node.op) not in {"add", "view", "reshape", "to", "squeeze", "mul", "div"}:
         return False
-    around = down.module == node.module or not node.module
-    return around or (down.module.startswith(node.module + ".") and bool(node.outputs_of))
+    return not _is_outside(node, down) or down.module.startswith(node.module + ".")
+
+
+def _is_outside(node: Node, down: Node) -> bool:
+    return bool(node.module) and down.module != node.module
 
 
 # Taps

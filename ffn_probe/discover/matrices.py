@@ -59,6 +59,10 @@ def read_matrix(
     path = _expert_path(block, projection.path, expert)
     sizes = (block.d_model, block.d_ff) if name == "down" else (block.d_ff, block.d_model)
     module = _module(model, path)
+    wrapper = _adapting(model, path)
+    if wrapper is not None:
+        whole = _adapted(wrapper, path, sizes[1], stored=stored)
+        return _sliced(*whole, "", "", projection, sizes, known=True)
     if module is not None:
         return _of_module(module, path, projection, sizes, stored=stored)
     holder, _, leaf = path.rpartition(".")
@@ -83,6 +87,47 @@ def _module(model: nn.Module, path: str) -> nn.Module | None:
         return model.get_submodule(path)
     except AttributeError:  # there is none, or a parameter is there
         return None
+
+
+def _adapting(model: nn.Module, path: str) -> nn.Module | None:
+    """Return the module that adds low-rank deltas to the one at `path` (LoRA), if any is on."""
+    holder, _, leaf = path.rpartition(".")
+    owner = _module(model, holder) if leaf == "base_layer" else None
+    if owner is None or not callable(getattr(owner, "get_delta_weight", None)):
+        return None
+    off = getattr(owner, "disable_adapters", False) or getattr(owner, "merged", False)
+    return None if off or not _adapters(owner) else owner
+
+
+def _adapters(owner: nn.Module) -> list[str]:
+    known = getattr(owner, "lora_A", {})
+    return [name for name in getattr(owner, "active_adapters", ()) if name in known]
+
+
+def _adapted(
+    owner: nn.Module, path: str, width: int, *, stored: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a linear layer with its deltas, as if they were merged.
+
+    Raises:
+        ModelError: only what stands in the memory is wanted, and the deltas are more than sums.
+    """
+    names, base = _adapters(owner), owner.get_submodule("base_layer")
+    plain = type(base).forward is nn.Linear.forward and not any(
+        name in getattr(owner, "lora_variant", {}) or getattr(owner, "lora_bias", {}).get(name)
+        for name in names
+    )
+    if not plain and stored:
+        raise ModelError(
+            f"{path} has adapters of a kind ({type(owner).__name__}) that adds no matrix"
+        )
+    if not plain:
+        return _measured(owner, width)
+    with torch.no_grad():
+        deltas = [owner.get_delta_weight(name) for name in names]  # type: ignore[operator]
+        weight: Tensor = base.get_parameter("weight") + sum(deltas)
+    bias = base.bias
+    return weight, bias if isinstance(bias, Tensor) else None
 
 
 def _expert_path(block: Block, path: str, expert: int) -> str:
