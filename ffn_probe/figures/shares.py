@@ -61,8 +61,9 @@ def shares_chart(
         title=escape(unit), range=[low - (pad / 4 if low < 0 else 0), high + pad],
         ticksuffix=" %" if share else "",
     )  # fmt: skip
+    left = 24 + 7 * max((len(_cut(label)) for label, _ in rows), default=0)
     return framed(figure, height=86 + _ROW * max(len(rows), 1), legend=False,
-                  margin={"l": 120})  # fmt: skip
+                  margin={"l": max(left, 90)})  # fmt: skip
 
 
 def _end(value: Interval) -> float:
@@ -83,4 +84,4 @@ def _said(value: Interval, write: Callable[[float], str]) -> str:
 
 def _cut(label: str) -> str:
     line = " ".join(label.split())
-    return escape(line if len(line) <= 24 else line[:23] + "\u2026")
+    return escape(line if len(line) <= 32 else line[:31] + "\u2026")

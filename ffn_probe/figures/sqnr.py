@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from ffn_probe.figures.canvas import framed, places
+from ffn_probe.figures.grid import ordered_roles
 from ffn_probe.figures.numbers import decibels
 from ffn_probe.figures.site_formats import SiteFormats, View
 from ffn_probe.figures.theme import Scale, css
@@ -45,7 +46,7 @@ Columns = Sequence[tuple[str, int]]
 
 def format_columns(*runs: Sequence[SiteFormats]) -> tuple[tuple[str, int], ...]:
     """Return role and layer of all sites of some runs, role by role."""
-    roles = dict.fromkeys(s.site.role for sites in runs for s in sites)
+    roles = ordered_roles(s.site.role for sites in runs for s in sites)
     layers = sorted({s.site.layer for sites in runs for s in sites})
     there = {(s.site.role, s.site.layer) for sites in runs for s in sites}
     return tuple((r, layer) for r in roles for layer in layers if (r, layer) in there)
@@ -96,18 +97,20 @@ def sqnr_heatmap(grid: FormatGrid, *, target: float, change: bool = False) -> go
     """
     reach = _DIFFERENCE if change else _REACH
     middle = 0.0 if change else target
-    x = list(range(len(grid.columns)))
+    x, y = list(range(len(grid.columns))), list(range(len(grid.keys)))
     shown = np.clip(grid.values, middle - reach, middle + reach).astype(np.float32)
     figure = go.Figure(
         go.Heatmap(
-            z=shown, x=x, y=list(grid.keys), zmin=middle - reach, zmax=middle + reach,
+            z=shown, x=x, y=y, zmin=middle - reach, zmax=middle + reach,
             colorscale=[[stop, css(color)] for stop, color in KEPT], xgap=1, ygap=1,
             text=_numbers(grid) if len(x) <= _WRITTEN else None, texttemplate="%{text}",
             textfont={"size": 10}, hovertext=grid.texts, customdata=grid.names,
-            hovertemplate="%{hovertext}<extra></extra>", colorbar=_bar(middle, reach, change=change),
+            hovertemplate="%{hovertext}<extra></extra>",
+            colorbar=_bar(middle, reach, change=change),
         )
     )  # fmt: skip
-    _axes(figure, grid.columns)
+    _absent(figure, grid)
+    _axes(figure, grid)
     return framed(
         figure, height=96 + _ROW * max(len(grid.keys), 3), legend=False,
         margin={"l": 118, "t": 34, "b": 44},
@@ -131,8 +134,23 @@ def _numbers(grid: FormatGrid) -> list[list[str]]:
     ]
 
 
-def _axes(figure: go.Figure, columns: Columns) -> None:
+def _absent(figure: go.Figure, grid: FormatGrid) -> None:
+    """Hatch the columns of which this run has no site, as the other run has."""
+    lost = [j for j, named in enumerate(zip(*grid.names, strict=True)) if not any(named)]
+    if lost:
+        words = [f"layer {layer} {escape(role)}: not in this run" for role, layer in
+                 (grid.columns[j] for j in lost)]  # fmt: skip
+        lines = {"shape": "/", "size": 7, "solidity": 0.25, "fgcolor": "rgba(128,128,128,0.7)"}
+        figure.add_bar(
+            x=lost, y=[len(grid.keys)] * len(lost), base=-0.5, width=1, hovertext=words,
+            hovertemplate="%{hovertext}<extra></extra>",
+            marker={"color": "rgba(128,128,128,0.08)", "pattern": lines},
+        )  # fmt: skip
+
+
+def _axes(figure: go.Figure, grid: FormatGrid) -> None:
     """Write the layers below, the roles above, and a line between two roles."""
+    columns = grid.columns
     roles = [role for role, _ in columns]
     starts = [i for i, role in enumerate(roles) if i == 0 or role != roles[i - 1]]
     ends = [*starts[1:], len(roles)]
@@ -144,7 +162,10 @@ def _axes(figure: go.Figure, columns: Columns) -> None:
         title="layer", tickvals=shown, ticktext=[str(columns[i][1]) for i in shown],
         showgrid=False, range=[-0.5, len(columns) - 0.5],
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+    figure.update_yaxes(
+        tickvals=list(range(len(grid.keys))), ticktext=[escape(key) for key in grid.keys],
+        range=[len(grid.keys) - 0.5, -0.5], showgrid=False,
+    )  # fmt: skip
     notes = [
         {"x": (start + end - 1) / 2, "y": 1, "yref": "paper", "yanchor": "bottom",
          "showarrow": False, "text": escape(roles[start])}
