@@ -8,12 +8,8 @@ import pandas as pd
 from ffn_probe.anatomy import ROLES
 from ffn_probe.cli.tables import console, number, plain, table
 from ffn_probe.measures import measure
+from ffn_probe.report.unusual import STANDOUT, most_unusual
 from ffn_probe.runs import Run
-
-WORST = (
-    "nonfinite", "absmax", "crest", "kurtosis_fisher", "spike_ratio", "dead_share",
-    "outlier_channels", "branch_ratio", "headroom_fp16", "sqnr_int8_tensor",
-)  # fmt: skip
 
 
 def print_run(path: Path, *, measure: str | None, worst: int, as_json: bool) -> None:
@@ -82,18 +78,8 @@ def print_worst(run: Run, count: int) -> None:
 
 
 def worst_sites(run: Run, count: int) -> pd.DataFrame:
-    """Return the `count` most unusual sites of each measure of WORST."""
-    frame = run.measures(WORST)
-    parts = []
-    for name in WORST:
-        part = frame[frame["measure"] == name].sort_values(
-            "value", ascending=measure(name).direction == "low", kind="stable"
-        )
-        if name in {"nonfinite", "dead_share", "outlier_channels"}:
-            part = part[part["value"] > 0]
-        parts.append(part.head(count))
-    columns = ["measure", "value", "unit", "layer", "role", "expert", "block"]
-    return pd.concat(parts)[columns] if parts else frame[columns]
+    """Return the `count` most unusual sites of each measure that tells of trouble."""
+    return most_unusual(run.measures(STANDOUT), count)
 
 
 def print_measure(run: Run, name: str, *, as_json: bool) -> None:

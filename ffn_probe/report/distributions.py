@@ -23,26 +23,23 @@ _AXIS = "value, in the unit of the tensor (asinh axis)"
 
 
 def overlay_svg(
-    a: BitHistogram,
-    b: BitHistogram | None = None,
-    *,
-    title: str,
-    moved: QuantileShift | None = None,
-    width: float = 500.0,
+    a: BitHistogram, b: BitHistogram | None = None, *, title: str, width: float = 500.0
 ) -> str:
-    """Return the log densities of a reference (solid) and a candidate (dashed).
-
-    With a candidate, their cumulative shares and the shift of their quantiles stand below.
-    """
+    """Return the log densities of a reference (solid) and a candidate (dashed)."""
     density = shared_density(a, b)
     if density.powers is None:
         return f'{opened(width, 40.0, title)}<text x="10" y="24">no finite values</text></svg>'
-    height = _TALL + (_LOW if b is not None else 0.0)
-    parts = [opened(width, height, title), *_densities(density, width, both=b is not None)]
-    if b is not None:
-        parts += _cumulated(density, _TALL + 22, width / 2 - 10)
-    if moved is not None:
-        parts += _shifted(moved, _TALL + 22, width / 2 + 44, width - 10)
+    drawn = _densities(density, width, both=b is not None)
+    return "".join([opened(width, _TALL, title), *drawn, "</svg>"])
+
+
+def quantiles_svg(
+    a: BitHistogram, b: BitHistogram, moved: QuantileShift, *, title: str, width: float = 500.0
+) -> str:
+    """Return the shares at or below every value, and how far every quantile moved."""
+    parts = [opened(width, _LOW, title)]
+    parts += _cumulated(shared_density(a, b), 22.0, width / 2 - 10)
+    parts += _shifted(moved, 22.0, width / 2 + 44, width - 10)
     return "".join([*parts, "</svg>"])
 
 

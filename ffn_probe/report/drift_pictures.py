@@ -4,7 +4,7 @@ from ffn_probe.compare import Drift, SiteDrift
 from ffn_probe.compare.fold_table import FoldTable
 from ffn_probe.compare.quantile_shift import quantile_shift
 from ffn_probe.figures.overlay import overlay
-from ffn_probe.report.distributions import overlay_svg
+from ffn_probe.report.distributions import overlay_svg, quantiles_svg
 from ffn_probe.report.drift_tables import changes
 from ffn_probe.report.section import Chart, Section
 from ffn_probe.report.words import drifted, place, shortened
@@ -32,14 +32,17 @@ def _picture(drift: Drift, site: SiteDrift, rank: int) -> Chart:
     a, b = one.whole, other.whole
     where = f"layer {site.layer} {place(site)}"
     names = (drift.a.name, drift.b.name)
+    title = f"{where}: {site.headline}"
+    below = "" if moved is None else quantiles_svg(a, b, moved, title=f"Quantiles of {where}")
     return Chart(
-        overlay_svg(a, b, title=f"{where}: {site.headline}", moved=moved),
+        overlay_svg(a, b, title=title),
         site.headline + _lost(a, b),
         (changes(site),),
         title=where,
         names=tuple(dict.fromkeys((site.block_a, site.block_b))),
         file=f"site-{rank}",
-        draw=lambda: overlay(a, b, title=where, names=names),
+        draw=lambda: overlay(a, b, names=names),
+        below=below,
     )
 
 

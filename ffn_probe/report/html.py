@@ -132,6 +132,7 @@ def _chart(chart: Chart, *, small: bool) -> str:
         picture = (
             f'<div class="static">{picture}</div><div class="plot" id="{chart.plot}"></div>'
         )
+    picture += chart.below
     numbers = "".join(map(_numbers, chart.numbers))
     title = f"<b>{text(chart.title)}</b> " if chart.title else ""
     names = ", ".join(f'<code class="dim">{_name(name)}</code>' for name in chart.names)

@@ -28,10 +28,15 @@ CONFIG = {
 _DRAW = """
 (() => {
   const config = CONFIG;
+  const GREY = 'rgba(128, 128, 128, 0.3)';
   const draw = div => {
     const figure = JSON.parse(document.getElementById(div.id + '-data').textContent);
-    figure.layout.autosize = true;
-    Plotly.newPlot(div, figure.data, figure.layout, config).then(
+    const layout = figure.layout;
+    layout.autosize = true;
+    layout.font = {...layout.font, color: getComputedStyle(div).color};
+    for (const key of Object.keys(layout).filter(key => /^[xy]axis/.test(key)))
+      layout[key] = {...layout[key], gridcolor: GREY, zerolinecolor: GREY};
+    Plotly.newPlot(div, figure.data, layout, config).then(
       () => { div.previousElementSibling.hidden = true; });
   };
   const seen = new IntersectionObserver(entries => entries.forEach(entry => {

@@ -174,6 +174,7 @@ def _folder(folder: Path, parts: Sequence[Part], *, interactive: bool, png: bool
 def charts_of(paper: Paper) -> dict[str, str]:
     """Return file name -> SVG of every chart; of several parts with the part's number."""
     found = {chart.file: chart.svg for chart in paper.charts}
+    found |= {f"{chart.file}-quantiles": chart.below for chart in paper.charts if chart.below}
     for i, part in enumerate(paper.parts, 1):
-        found |= {f"part-{i}-{chart.file}": chart.svg for chart in part.charts}
+        found |= {f"part-{i}-{file}": svg for file, svg in charts_of(part).items()}
     return found

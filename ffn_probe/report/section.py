@@ -50,7 +50,7 @@ class Chart:
 
     `title` stands in bold before the caption, `names` (of blocks) below it; `file` is the
     chart's name as a file of its own, "" for none; `draw` makes its interactive form, which
-    has its place at the id `plot`, "" for none.
+    has its place at the id `plot`, "" for none. `below` is a second picture of the same.
     """
 
     svg: str
@@ -61,6 +61,7 @@ class Chart:
     file: str = ""
     draw: Drawing | None = None
     plot: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True, slots=True)

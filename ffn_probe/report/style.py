@@ -82,9 +82,13 @@ summary { cursor: pointer }
 @media print { body { max-width: none; padding: 0; font-size: 11px }
   h2 { break-after: avoid } tr, .note, .banner { break-inside: avoid }
   table, figcaption, .counts div { font-size: 9.5px } .counts b { font-size: 13px }
-  .counts { grid-template-columns: repeat(7, 1fr) } .pictures { grid-template-columns: 1fr 1fr }
+  .counts { grid-template-columns: repeat(auto-fill, minmax(108px, 1fr)) }
+  h1 { font-size: 17px } h2 { font-size: 14px } h3 { font-size: 12px }
+  .banner { font-size: 12px } code, pre { font-size: 9px } pre { break-inside: avoid }
+  body > .dim { break-before: avoid } .parts { display: none }
+  .pictures { grid-template-columns: 1fr 1fr }
   th, td { padding-right: 7px; min-width: 0 } .dense th { white-space: normal }
-  .wide { overflow: visible } .wide svg { width: 100% } figure details { display: none }
+  .wide { overflow: visible } .wide svg { max-width: 100% } figure details { display: none }
   details::details-content { content-visibility: visible; display: block; height: auto } }
 """
 

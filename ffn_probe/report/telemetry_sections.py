@@ -92,7 +92,7 @@ def _picture(run: Run, found: Standout, rank: int) -> Chart:
     where = f"layer {site.layer} {_place(site.role, site.expert)}"
     histogram = run.histogram(site)
     why = "; ".join(
-        f"{_extreme(name)} {measure(name).label} {number(v)}" for name, v in found.measures
+        f"{_extreme(name)}{measure(name).label} {number(v)}" for name, v in found.measures
     )
     bad = sum((histogram.nan, histogram.pos_inf, histogram.neg_inf))
     lost = f"; not finite, so not drawn: {bad:,} values" if bad else ""
@@ -102,12 +102,14 @@ def _picture(run: Run, found: Standout, rank: int) -> Chart:
         title=where,
         names=(site.block,),
         file=f"site-{rank}",
-        draw=lambda: overlay(histogram, title=where),
+        draw=lambda: overlay(histogram),
     )
 
 
 def _extreme(name: str) -> str:
-    return "lowest" if measure(name).direction == "low" else "highest"
+    if measure(name).label.startswith("largest"):
+        return ""
+    return "lowest " if measure(name).direction == "low" else "highest "
 
 
 # ---- maps -------------------------------------------------------------------------------
