@@ -11,6 +11,8 @@ from ffn_probe.errors import UnknownName
 
 KEY = "thr"
 SLIDER = "threshold"
+AS_JUDGED = MULTIPLIERS.index(1.0)
+"""The step of the slider that verdicts are made at."""
 
 Counts = Sequence[tuple[int, int]]
 

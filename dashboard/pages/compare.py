@@ -11,11 +11,12 @@ from dashboard.components.control import Option, chips, controls
 from dashboard.components.graph import graph
 from dashboard.components.page import Content, Page, Query, attrs, href, page, problem, prose
 from dashboard.components.table import status, table
-from dashboard.components.threshold import followed, multiplier_of, slider
+from dashboard.components.threshold import AS_JUDGED, Counts, followed, multiplier_of, slider
 from dashboard.data import Library
 from dashboard.pages.compare_sites import ONLY, ROWS, SORT, listed, sites_frame, sites_table
 from ffn_probe.anatomy import Site
 from ffn_probe.compare import ASPECTS, Drift
+from ffn_probe.compare.tolerance import MULTIPLIERS
 from ffn_probe.figures.grid import Grid, View, drift_grid
 from ffn_probe.figures.heatmap import drift_heatmap
 from ffn_probe.figures.places import places
@@ -24,6 +25,7 @@ from ffn_probe.figures.trial import trial, tried
 
 BY: Sequence[Option] = (("floor", "times the floor"), ("threshold", "times the threshold"))
 _ASPECTS: Sequence[Option] = (("", "all aspects"), *((name, name) for name in ASPECTS))
+_NONE: Counts = ((0, 0),) * len(MULTIPLIERS)  # of an aspect that was not recorded
 _NAMED = 400  # sites named in one list
 
 
@@ -38,19 +40,28 @@ def compared(library: Library, query: Query) -> Page:
         return problem("Choose two runs", "A comparison takes a reference and a candidate.")
     drift = library.drift(a, b)
     view = _view(drift, query)
-    rows = listed(drift, view, chosen(query, "sort", SORT))
+    sort, everything = chosen(query, "sort", SORT), chosen(query, "rows", ROWS) == "all"
+    rows = library.once(
+        f"rows {view.aspect} {sort}", (a, b), lambda: listed(drift, view.aspect, sort)
+    )
+    shown = library.once(
+        f"table {view.aspect} {sort} {everything}",
+        (a, b),
+        lambda: sites_table(rows, a, b, everything=everything),
+    )
+    counts = _tried(library, drift, query)
     return page(
         f"{a} against {b}",
         [("Runs", href("/", a=a, b=b))],
         html.Div(notes(drift), className="notes"),
         html.H1([html.Span(a, className="a"), " \u2192 ", html.Span(b, className="b")]),
         *banner(drift),
-        _aspects(drift, view, query),
-        *_map(library, drift, view, query),
+        _aspects(counts, view, query),
+        *_map(library, drift, view, query, counts.get(view.aspect, _NONE)),
         html.H2("Sites" + f": {view.aspect}" * bool(view.aspect)),
         _choices(query),
         html.Div(
-            sites_table(rows, a, b, everything=chosen(query, "rows", ROWS) == "all"),
+            shown,
             className="only-fail" * (chosen(query, "only", ONLY) == "fail"),
         ),
         *_settings(drift, a, b),
@@ -102,19 +113,30 @@ def banner(drift: Drift) -> list[Content]:
     ]
 
 
-def _aspects(drift: Drift, view: View, query: Query) -> Content:
+def _tried(library: Library, drift: Drift, query: Query) -> Mapping[str, Counts]:
+    """Return aspect ("" all) -> failed and suspicious sites at each step of the slider."""
+    aspects = dict.fromkeys(c.aspect for site in drift.sites for c in site.changes)
+    return library.once(
+        "tried", (query["a"], query["b"]), lambda: {a: tried(drift, a) for a in ("", *aspects)}
+    )
+
+
+def _aspects(counts: Mapping[str, Counts], view: View, query: Query) -> Content:
     """Return how many sites moved in each aspect: links that leave the others out."""
     cards = []
-    for aspect in dict.fromkeys(c.aspect for site in drift.sites for c in site.changes):
-        counts = tried(drift, aspect)
-        failed, warned = counts[10]
+    for aspect in (name for name in counts if name):
+        failed, warned = counts[aspect][AS_JUDGED]
         kind = "FAIL" if failed else "WARN" if warned else "PASS"
-        said = f"{failed} failed, {warned} suspicious" if failed or warned else "none"
+        said = [f"{failed} failed"] * bool(failed) + [f"{warned} suspicious"] * bool(warned)
         here = view.aspect == aspect
         target = {**query, "aspect": "" if here else aspect}
         cards.append(
             dcc.Link(
-                [aspect, html.B(SIGN[kind], className=kind), html.Span(said)],
+                [
+                    aspect,
+                    html.B(SIGN[kind], className=kind),
+                    html.Span(", ".join(said) or "none"),
+                ],
                 href=href("/compare", **target),
                 className="count" + " here" * here,
                 title="Show all aspects" if here else f"Show {aspect} only",
@@ -126,11 +148,13 @@ def _aspects(drift: Drift, view: View, query: Query) -> Content:
 # ---- the heatmap ------------------------------------------------------------------------
 
 
-def _map(library: Library, drift: Drift, view: View, query: Query) -> list[Content]:
+def _map(
+    library: Library, drift: Drift, view: View, query: Query, counts: Counts
+) -> list[Content]:
     ids = (query["a"], query["b"])
     grid = library.once(f"grid {view}", ids, lambda: drift_grid(drift, view))
     figure = library.once(f"heatmap {view}", ids, lambda: drift_heatmap(drift, view))
-    counts = library.once(f"tried {view.aspect}", ids, lambda: tried(drift, view.aspect))
+    colours = library.once(f"trial {view}", ids, lambda: trial(grid, view))
     return [
         html.H2("Layers and roles" + f": {view.aspect}" * bool(view.aspect)),
         controls(
@@ -139,18 +163,24 @@ def _map(library: Library, drift: Drift, view: View, query: Query) -> list[Conte
         ),
         html.Div(
             [
-                graph(figure, _label(drift, view), to="/compare/site", name="drift-heatmap"),
-                followed(trial(grid, view)),
+                graph(
+                    figure,
+                    _label(drift, view, counts[AS_JUDGED]),
+                    to="/compare/site",
+                    name="drift-heatmap",
+                ),
+                followed(colours),
             ],
             className="followed",
+            style={"--least": f"{190 + 10 * len(grid.columns)}px"},
         ),
         html.P(_legend(drift, view, grid), className="dim legend"),
         *_missing(drift),
     ]
 
 
-def _label(drift: Drift, view: View) -> str:
-    fails, warns = tried(drift, view.aspect)[10]
+def _label(drift: Drift, view: View, counts: tuple[int, int]) -> str:
+    fails, warns = counts
     return (
         f"Heatmap of drift by layer and role, {'times the ' + view.by}: {fails} sites failed "
         f"and {warns} are suspicious of {len(drift.sites)}. The table of sites below says the "

@@ -43,12 +43,12 @@ class Row:
     tolerance: Tolerance
 
 
-def listed(drift: Drift, view: View, sort: str) -> list[Row]:
+def listed(drift: Drift, aspect: str, sort: str) -> list[Row]:
     """Return the sites that have a change of the aspect, the worst first, or by depth."""
     found = [
-        Row(site, worst, tolerance(changes_of(site, view.aspect)))
+        Row(site, worst, tolerance(changes_of(site, aspect)))
         for site in drift.sites
-        if (worst := worst_of(site, view.aspect)) is not None
+        if (worst := worst_of(site, aspect)) is not None
     ]
     if sort == "depth":
         return found

@@ -201,7 +201,10 @@ def _pictures(
               numbers=folds_table(shown.rows)),
     ))  # fmt: skip
     made = [html.Div([html.H2(title), chart]) for title, chart in charts]
-    return [html.Div(made, className="pictures"), html.P(_read(shown), className="dim legend")]
+    return [
+        html.Div(made, className="pictures"),
+        html.P(_read(shown, paired=paired), className="dim legend"),
+    ]
 
 
 def _moved_label(moved: QuantileShift) -> str:
@@ -223,12 +226,18 @@ def _folds_label(shown: SiteNumbers) -> str:
     )
 
 
-def _read(shown: SiteNumbers) -> str:
+def _read(shown: SiteNumbers, *, paired: bool) -> str:
     """Return how to read the chart of folds, and what the band of quantiles is."""
     said = (
-        "A change is above the noise where the orange dots stand clear of the blue ones and "
-        "the diamond of the grey band, which is the noise floor of the whole comparison. "
-        "Single folds scatter more than the whole."
+        "A change is above the noise where the diamond stands clear of the grey band, which "
+        "is the noise floor of the whole comparison; single folds scatter more. "
+    )
+    said += (
+        "The inputs are the same: a change that is real moves every fold to one side, even "
+        "where the blue dots, folds of other inputs, scatter further."
+        if paired
+        else "The inputs differ: a change that is real puts the orange dots clear of the blue "
+        "ones."
     )
     if shown.moved is not None and shown.moved.band is not None:
         said += (

@@ -1,6 +1,7 @@
 """Tolerance: the status of a site if the practical thresholds were larger or smaller."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,8 +37,8 @@ class Tolerance:
 
     def steps(self) -> tuple[int, int]:
         """Return at how many of MULTIPLIERS, from the first, it fails and does not pass."""
-        fails = sum(m < self.fails_below for m in MULTIPLIERS)
-        return fails, max(fails, sum(m < self.warns_below for m in MULTIPLIERS))
+        fails = bisect_left(MULTIPLIERS, self.fails_below)
+        return fails, max(fails, bisect_left(MULTIPLIERS, self.warns_below))
 
     def with_(self, other: "Tolerance") -> "Tolerance":
         """Return the tolerance of both together: the worse status at every multiplier."""
@@ -53,10 +54,11 @@ def tolerance(changes: Sequence[Change]) -> Tolerance:
     suspicious at most. New non-finite values and the limits of number formats do not
     scale: they are as they were judged.
     """
-    found = Tolerance()
+    fails = warns = 0.0
     for change in changes:
-        found = found.with_(_of_one(change))
-    return found
+        one = _of_one(change)
+        fails, warns = max(fails, one.fails_below), max(warns, one.warns_below)
+    return Tolerance(fails, warns)
 
 
 def _of_one(change: Change) -> Tolerance:
@@ -86,8 +88,18 @@ def changes_of(site: SiteDrift, aspect: str = "") -> tuple[Change, ...]:
 
 
 def worst_of(site: SiteDrift, aspect: str = "") -> Change | None:
-    """Return the worst change of an aspect, None where the site has none."""
-    return max(changes_of(site, aspect), key=lambda c: c.severity, default=None)
+    """Return the worst change of an aspect, None where the site has none.
+
+    By the status, then by the multiple of the threshold: of changes that pass, one above
+    its floor comes before one within it, or a level within its limit.
+    """
+
+    def key(change: Change) -> tuple[int, float, float]:
+        rank, ratio = change.severity
+        above = times_threshold(change)
+        return rank, -1.0 if math.isnan(above) else above, ratio
+
+    return max(changes_of(site, aspect), key=key, default=None)
 
 
 def times_noise(change: Change) -> float:

@@ -1,6 +1,7 @@
 """A drift under larger or smaller thresholds: its counts, and its colours as plain numbers."""
 
 import math
+from bisect import bisect_right
 
 from ffn_probe.compare import Drift
 from ffn_probe.compare.change import RANK
@@ -12,9 +13,13 @@ from ffn_probe.figures.theme import THRESHOLD_AT
 def tried(drift: Drift, aspect: str = "") -> tuple[tuple[int, int], ...]:
     """Return how many sites fail, and are suspicious, at each of MULTIPLIERS."""
     steps = [tolerance(changes_of(site, aspect)).steps() for site in drift.sites]
-    fails = [sum(f > i for f, _ in steps) for i in range(len(MULTIPLIERS))]
-    either = [sum(w > i for _, w in steps) for i in range(len(MULTIPLIERS))]
-    return tuple((f, w - f) for f, w in zip(fails, either, strict=True))
+    fails, either = (sorted(column) for column in zip(*steps, strict=True))
+    many = len(steps)
+    counts = [
+        (many - bisect_right(fails, i), many - bisect_right(either, i))
+        for i in range(len(MULTIPLIERS))
+    ]
+    return tuple((f, e - f) for f, e in counts)
 
 
 def trial(grid: Grid, view: View) -> dict[str, object]:
