@@ -1,7 +1,7 @@
 """Train the four sample models, record and replay them: `python -m sample_runs.make`.
 
 Rebuilds everything under `sample_runs/` that is not code: the weights, the training losses,
-the runs and the paired runs. `--step train`, `record` or `replay` does one part of it. Takes
+the runs and the paired runs. `--step train`, `record`, `replay` or `training` does one part. Takes
 about twenty minutes on two cores. Runs are bit-identical on one machine and Python; another
 Python carries other sources.
 """
@@ -31,6 +31,7 @@ from sample_runs.tiny_lm import (
     loss,
     text,
 )
+from sample_runs.training import rebuild
 
 HERE = Path(__file__).parent
 PAIRS = {
@@ -51,10 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--step",
-        choices=["all", "train", "record", "replay"],
+        choices=["all", "train", "record", "replay", "training"],
         default="all",
         help="train: weights and losses; record: runs of the stored weights (half a minute); "
-        "replay: paired runs of them (two minutes)",
+        "replay: paired runs of them (two minutes); training: two recorded trainings (two minutes)",
     )
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     arguments = parser.parse_args()
@@ -67,6 +68,8 @@ def main() -> None:
         for name in PAIRS:
             pair(name)
         planted()
+    if arguments.step in {"all", "training"}:
+        rebuild()
     print(learned((HERE / "training.json").read_text()))
 
 
