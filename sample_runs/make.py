@@ -1,8 +1,8 @@
 """Train the four sample models, record and replay them: `python -m sample_runs.make`.
 
 Rebuilds everything under `sample_runs/` that is not code: the weights, the training losses,
-the runs and the paired runs. `--step train`, `record`, `replay` or `training` does one part. Takes
-about twenty minutes on two cores. Runs are bit-identical on one machine and Python; another
+the runs and the paired runs. `--step train`, `record`, `replay` or `training` does one part.
+Takes about twenty minutes on two cores. Runs are bit-identical on one machine and Python; another
 Python carries other sources.
 """
 
@@ -55,7 +55,8 @@ def main() -> None:
         choices=["all", "train", "record", "replay", "training"],
         default="all",
         help="train: weights and losses; record: runs of the stored weights (half a minute); "
-        "replay: paired runs of them (two minutes); training: two recorded trainings (two minutes)",
+        "replay: paired runs of them (two minutes); training: two recorded trainings (two "
+        "minutes)",
     )
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     arguments = parser.parse_args()
