@@ -12,14 +12,8 @@ from dashboard.components.control import Option, controls, select
 from dashboard.components.page import Content, Page, Query, href, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
-from dashboard.pages.swapped import (
-    WHO,
-    Cells,
-    choices_part,
-    effects_part,
-    multiples_part,
-    validity_part,
-)
+from dashboard.pages.swap_choices import WHO, choices_part, multiples_part
+from dashboard.pages.swapped import Cells, effects_part, validity_part
 from ffn_probe.anatomy import ROLES
 from ffn_probe.figures.choices import Candidate, Traits, candidate, traits
 from ffn_probe.figures.factorial import (
