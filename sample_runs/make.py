@@ -2,8 +2,8 @@
 
 Rebuilds everything under `sample_runs/` that is not code: the weights, the training losses,
 the runs and the paired runs. `--step train`, `record`, `replay` or `training` does one part.
-Takes about twenty minutes on two cores. Runs are bit-identical on one machine and Python; another
-Python carries other sources.
+Takes about twenty minutes on two cores. Runs are bit-identical on one machine and Python;
+another Python carries other sources.
 """
 
 import argparse
