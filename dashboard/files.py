@@ -5,22 +5,26 @@ import json
 import math
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 from flask import Flask, Response, abort, request
 
 from dashboard.components.page import Page, Query
+from dashboard.components.shell import SHOWN
 from dashboard.data import Library
 from dashboard.routes import ROUTES, query_of, render
 from ffn_probe.compare import Drift
 from ffn_probe.errors import FfnProbeError, UnknownName
-from ffn_probe.report import FORMATS, report_text
+from ffn_probe.report import FILES, report
 from ffn_probe.report.report import safe_cells
 from ffn_probe.runs import Run
 
 _MIME: Mapping[str, str] = {
     "html": "text/html", "md": "text/markdown", "json": "application/json",
+    "pdf": "application/pdf", "svg": "image/svg+xml", "png": "image/png",
     "csv": "text/csv", "parquet": "application/vnd.apache.parquet",
 }  # fmt: skip
 
@@ -45,6 +49,13 @@ def serve_files(server: Flask, library: Library, lock: threading.RLock) -> None:
         rule = (path.rstrip("/") or "/runs") + ".<any(json, csv, parquet):suffix>"
         server.add_url_rule(rule, f"twin {path}", twin, defaults={"path": path})
 
+    def unknown(path: str, suffix: str) -> Response:
+        del path
+        known = ", ".join(f"{path.rstrip('/') or '/runs'}.{suffix}" for path in ROUTES)
+        return Response(f"no such page; possible: {known}", status=404, mimetype="text/plain")
+
+    server.add_url_rule("/<path:path>.<any(json, csv, parquet):suffix>", "unknown", unknown)
+
     nouns: Mapping[str, Callable[[Query], Drift | Run]] = {
         "drift": lambda query: library.drift(query.get("a", ""), query.get("b", "")),
         "attribution": lambda query: library.run(query.get("run", "")),
@@ -52,14 +63,15 @@ def serve_files(server: Flask, library: Library, lock: threading.RLock) -> None:
     }
 
     def export(noun: str, suffix: str) -> Response:
-        if "." + suffix not in FORMATS:
+        if "." + suffix not in FILES:
             abort(404)
         try:
-            with lock:
-                text = report_text(nouns[noun](request.args), "." + suffix)
+            with lock, TemporaryDirectory() as folder:
+                path = report(nouns[noun](request.args), to=Path(folder) / f"{noun}.{suffix}")
+                data = path.read_bytes()
         except FfnProbeError as error:
             return _refused(error)
-        return Response(text.encode("utf-8", "replace"), mimetype=_MIME[suffix])
+        return _named(data, suffix, noun)
 
     server.add_url_rule(
         "/report/<any(drift, attribution, run):noun>.<suffix>", "report", export
@@ -124,9 +136,9 @@ def _text(content: Any) -> str:
 
 
 def _named(data: bytes, suffix: str, name: str) -> Response:
-    """Return a file under its name; a browser shows JSON and saves the others."""
+    """Return a file under its name; what is text to read a browser shows, it saves the rest."""
     answer = Response(data, mimetype=_MIME[suffix])
-    if suffix != "json":
+    if suffix not in SHOWN:
         answer.headers["Content-Disposition"] = f'attachment; filename="{name}.{suffix}"'
     return answer
 

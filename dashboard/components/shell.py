@@ -15,9 +15,10 @@ _NEEDS: Mapping[str, str] = {
     "pair": "choose two runs, A and B, first",
     "paired": "open a run of two models first (the table of runs calls it paired)",
 }
-_SHOWN = ("html", "md", "json")
+SHOWN = ("html", "md", "json")
+"""The files that a browser shows; others it saves."""
 TWINS = ("json", "csv", "parquet")
-REPORTS: Mapping[str, str] = {"html": "HTML", "md": "Markdown", "json": "JSON"}
+REPORTS: Mapping[str, str] = {"html": "HTML", "md": "Markdown", "json": "JSON", "pdf": "PDF"}
 KEYS: tuple[tuple[str, str], ...] = (
     ("?", "this help"),
     ("/", "filter the rows of the tables"),
@@ -108,7 +109,7 @@ def exports(path: str, query: Query, page: Page) -> Content:
 def _file(text: str, where: str) -> Content:
     """Return a link to a file: what a browser can show opens beside, the rest is saved."""
     suffix = where.partition("?")[0].rpartition(".")[2]
-    if suffix in _SHOWN:
+    if suffix in SHOWN:
         return html.A(text, href=where, target="_blank", rel="noopener")
     return html.A(text, href=where, **attrs(data_file=""))
 

@@ -147,8 +147,8 @@ def test_the_report_can_be_fetched_as_a_file(
 
 
 @pytest.mark.parametrize(
-    "path", ["/report/drift.pdf?a=ln-gelu&b=ln-gelu", "/report/drift.md?a=../x&b=y",
-             "/report/attribution.md?run=ln-gelu",
+    "path", ["/report/drift.exe?a=ln-gelu&b=ln-gelu", "/report/drift.md?a=../x&b=y",
+             "/report/nothing.md?run=ln-gelu", "/report/run.md?run=nowhere",
              "/assets/../../pyproject.toml"],
 )  # fmt: skip
 def test_what_is_not_there_is_not_served(address: str, path: str) -> None:
