@@ -80,7 +80,7 @@ def joint_difference(
     other = view.b if view.b is not None else np.zeros_like(view.a)
     few = np.where((view.a + other > 0) & np.isnan(ratio), 1.0, np.nan)
     figure = go.Figure()
-    figure.add_trace(_cells(view, few, ((0.0, "#80808048"), (1.0, "#80808048")), (0, 1), [
+    figure.add_trace(_cells(view, few, ((0.0, "#80808048"), (1.0, "#80808048")), (0.0, 1.0), [
         view.a, other
     ]))  # fmt: skip
     most = view.reach
