@@ -12,7 +12,7 @@ from ffn_probe.errors import FfnProbeError
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One page: `text` names it in the navigation, "" keeps it out of it.
+    """One page: `text` names it in the navigation, "" keeps it out of it; `told` is its use.
 
     `takes` says what it needs: "" nothing, "run" any run, "sides" a run `a` and maybe a
     second one `b`, "pair" both, "paired" a run of two models.
@@ -22,6 +22,7 @@ class Route:
     module: str
     text: str = ""
     takes: str = ""
+    told: str = ""
     function: str = ""
 
     def page(self, library: Library, query: Query) -> Page:
@@ -34,19 +35,80 @@ class Route:
 ROUTES: Mapping[str, Route] = {
     route.path: route
     for route in (
-        Route("/", "runs", "Runs"),
-        Route("/run", "run", "Run", "run"),
-        Route("/compare", "compare", "Compare", "pair", function="compared"),
-        Route("/compare/site", "site"),
-        Route("/gate", "gate", "Gate \u00d7 value", "sides"),
-        Route("/channels", "channels", "Channels", "sides"),
-        Route("/tokens", "tokens", "Tokens", "sides"),
-        Route("/quantization", "quantization", "Quantization", "sides"),
-        Route("/training", "training", "Training", "sides"),
-        Route("/explain", "explain", "Explain", "paired"),
-        Route("/swaps", "swaps", "Swap lab"),
-        Route("/methods", "methods", "Methods"),
-    )
+        Route("/", "runs", "Runs", told="every run of the folder; choose two to compare"),
+        Route(
+            "/run",
+            "run",
+            "Run",
+            "run",
+            "any measure over layers and roles, one site of it, how it was recorded",
+        ),
+        Route(
+            "/compare",
+            "compare",
+            "Compare",
+            "pair",
+            "verdict, where two runs differ and by how many times the noise",
+            "compared",
+        ),
+        Route(
+            "/compare/site", "site", told="one tensor: distributions, quantiles, folds, floor"
+        ),
+        Route(
+            "/gate",
+            "gate",
+            "Gate \u00d7 value",
+            "sides",
+            "how gate and value meet in a GLU, where the activation falls, aligned neurons",
+        ),
+        Route(
+            "/channels",
+            "channels",
+            "Channels",
+            "sides",
+            "outlier and dead channels, and which layers share them",
+        ),
+        Route(
+            "/tokens",
+            "tokens",
+            "Tokens",
+            "sides",
+            "the tokens behind the largest values, spikes, massive activations, sinks",
+        ),
+        Route(
+            "/quantization",
+            "quantization",
+            "Quantization",
+            "sides",
+            "which number formats each site survives, what clips, headroom",
+        ),
+        Route(
+            "/training",
+            "training",
+            "Training",
+            "sides",
+            "distributions and measures over steps, beside loss and alarms",
+        ),
+        Route(
+            "/explain",
+            "explain",
+            "Explain",
+            "paired",
+            "why a candidate drifted: own or inherited, which stage and part, which bug",
+        ),
+        Route(
+            "/swaps",
+            "swaps",
+            "Swap lab",
+            told="norm x activation: main effects, interaction, what to deploy",
+        ),
+        Route(
+            "/methods",
+            "methods",
+            "Methods",
+            told="what every number means, and what it cannot see",
+        ),
+    )  # fmt: skip
 }
 
 

@@ -75,7 +75,8 @@ def _link(route: Route, chosen: Mapping[str, str], here: str) -> Content:
             **attrs(aria_disabled="true"),
         )
     current = attrs(aria_current="page") if inside else {}
-    link = dcc.Link(route.text, href=href(route.path, **query), className="here" * inside)
+    where = href(route.path, **query)
+    link = dcc.Link(route.text, href=where, className="here" * inside, title=route.told)
     return html.Span(link, className="here" * inside, **current)
 
 
