@@ -5,19 +5,25 @@ from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
-from dash import dcc, html
+from dash import html
 
 from dashboard.components.control import chips, controls, select
 from dashboard.components.graph import graph
 from dashboard.components.page import Content, Page, Query, href, nothing, page
-from dashboard.components.table import table
 from dashboard.data import Library, is_paired
-from ffn_probe.alarms import KINDS
+from dashboard.pages.training_tables import (
+    Grids,
+    alarm_frame,
+    alarm_table,
+    joined,
+    map_frame,
+    map_table,
+    site_table,
+)
 from ffn_probe.anatomy import ROLE_TEXT, Site
 from ffn_probe.errors import UnknownName
 from ffn_probe.figures.history import (
     History,
-    StepGrid,
     history,
     one_site,
     site_lines,
@@ -27,13 +33,13 @@ from ffn_probe.figures.numbers import number
 from ffn_probe.figures.steps_heatmap import steps_ends, steps_heatmap
 from ffn_probe.figures.training import step_range, training_chart
 from ffn_probe.measures import MEASURES, measure
-from ffn_probe.report.words import shortened
 from ffn_probe.runs import Run
 
 SIDES = "abcdef"
 """The keys of the runs that are drawn over each other."""
 
 _FIRST = "absmax"
+_TOGETHER = 3  # sites that a line of the alarms names
 _ROWS = 200  # of the tables; the page as a file holds all
 _HOW = """with ffn_probe.attach(model, to="runs/mine", example=batch, every=10) as probe:
     for batch in loader:
@@ -80,17 +86,17 @@ def training(library: Library, query: Query) -> Page:
             training_chart(found, lines, entry.name),
             _spoken(found, lines, site, entry.name),
             name="training",
-            numbers=_numbers(found, lines, entry.name),
+            numbers=site_table(found, lines, entry.name),
         ),
         html.H2(f"{entry.label} over {'layers' if by == 'layer' else 'roles'} and steps"),
         *_maps(view, grids),
         html.H2("Alarms"),
-        _alarms(found, query),
+        alarm_table(found, query),
         data={
-            "trends": lambda: _frame(found, lines),
-            "alarms": lambda: _alarm_frame(found),
-            "metrics": lambda: _joined(found, [one.metrics for one in found]),
-            "map": lambda: _map_frame(grids),
+            "trends": lambda: joined(found, lines),
+            "alarms": lambda: alarm_frame(found),
+            "metrics": lambda: joined(found, [one.metrics for one in found]),
+            "map": lambda: map_frame(grids),
         },
         version=_version(library, runs),
     )  # fmt: skip
@@ -231,27 +237,6 @@ def _spoken(
     return " ".join(said)
 
 
-def _numbers(found: Sequence[History], lines: Sequence[pd.DataFrame], name: str) -> Content:
-    frame = _frame(found, lines)
-    step = max(1, -(-len(frame) // _ROWS))
-    shown = frame.iloc[::step]
-    columns = ["q01", "q05", "q25", "q50", "q75", "q95", "q99", name]
-    rows = [
-        [str(row["run"]), f"{row['first_step']}-{row['last_step']}",
-         *(number(float(row[c])) for c in columns)]
-        for row in shown.to_dict("records")
-    ]  # fmt: skip
-    every = f", every {step}th window" if step > 1 else ""
-    return table(
-        ("run", "steps", *(c.replace("q", "p", 1) for c in columns[:-1]), measure(name).label),
-        rows, caption=f"Percentiles of the values, unit of the tensor{every}",
-        right=range(1, len(columns) + 2),
-    )  # fmt: skip
-
-
-Grids = Sequence[tuple[History, StepGrid]]
-
-
 def _grids(library: Library, view: View, found: Sequence[History]) -> Grids:
     listed = []
     for id_, one in zip(view.runs.values(), found, strict=True):
@@ -280,83 +265,8 @@ def _maps(view: View, grids: Grids) -> list[Content]:
             html.H3(one.name),
             graph(
                 steps_heatmap(grid, by=view.by, ends=ends, steps=steps), label,
-                to="/training", name=f"training-{view.by}s", numbers=_map_numbers(grid, view),
+                to="/training", name=f"training-{view.by}s",
+                numbers=map_table(grid, view.measure, view.by),
             ),
         ]  # fmt: skip
     return shown
-
-
-def _map_numbers(grid: StepGrid, view: View) -> Content:
-    """Return the rows of a map at eight places of the training."""
-    places = sorted({round(i * (grid.values.shape[1] - 1) / 7) for i in range(8)})
-    rows = [
-        [label, *(number(float(values[i])) for i in places)]
-        for label, values in zip(grid.rows, grid.values, strict=True)
-    ]
-    heads = [f"step {grid.edges[i]:,}" for i in places]
-    caption = (
-        f"{measure(view.measure).label} in {len(places)} of {grid.values.shape[1]} columns"
-    )
-    return table((view.by, *heads), rows[:_ROWS], caption=caption,
-                 right=range(1, len(places) + 1))  # fmt: skip
-
-
-def _alarms(found: Sequence[History], query: Query) -> Content:
-    listed = [(one, alarm) for one in found for alarm in one.alarms]
-    rules = html.Details([
-        html.Summary("How alarms are raised"),
-        html.Ul([html.Li([html.B(kind), f": {rule}."]) for kind, rule in KINDS.items()]),
-    ])  # fmt: skip
-    if not listed:
-        said = html.P(f"None in {', '.join(one.name for one in found)}: no value that is not "
-                      "finite, no spike, no growth towards a format's limit.")  # fmt: skip
-        return html.Div([said, rules])
-    listed.sort(key=lambda pair: pair[1].step)
-    rows: list[list[Content]] = [
-        [f"{alarm.step:,}", one.name, alarm.kind, _where(alarm.where, query), alarm.text]
-        for one, alarm in listed[:_ROWS]
-    ]
-    more = f", the first {_ROWS}" if len(listed) > _ROWS else ""
-    shown = table(("step", "run", "kind", "where", "what"), rows, right=(0,),
-                  caption=f"{len(listed)} alarms by step{more}", wrap=True)  # fmt: skip
-    return html.Div([shown, rules])
-
-
-def _where(name: str, query: Query) -> Content:
-    if "/" not in name:
-        return name
-    return dcc.Link(shortened(name), href=href("/training", **{**query, "site": name}))
-
-
-# ---- as files ---------------------------------------------------------------------------
-
-
-def _joined(found: Sequence[History], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    named = [
-        frame.assign(run=one.name)[["run", *frame.columns]]
-        for one, frame in zip(found, frames, strict=True)
-    ]
-    return pd.concat(named, ignore_index=True)
-
-
-def _frame(found: Sequence[History], lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return _joined(found, lines)
-
-
-def _alarm_frame(found: Sequence[History]) -> pd.DataFrame:
-    rows = [
-        (one.name, a.kind, a.where, a.step, a.value, a.text)
-        for one in found
-        for a in one.alarms
-    ]
-    return pd.DataFrame(rows, columns=["run", "kind", "where", "step", "value", "text"])
-
-
-def _map_frame(grids: Grids) -> pd.DataFrame:
-    rows = [
-        (one.name, name, int(grid.steps[i, j]), float(grid.values[i, j]))
-        for one, grid in grids
-        for i, name in enumerate(grid.names)
-        for j in range(grid.values.shape[1])
-    ]
-    return pd.DataFrame(rows, columns=["run", "site", "step", "value"])
