@@ -141,6 +141,8 @@ def growth(
 ) -> tuple[Alarm, ...]:
     """Return the formats' limits that a site's largest magnitude passed, or is about to.
 
+    What comes after a window without any finite value is left out.
+
     Args:
         where: the site's name.
         steps: the last step of each window.
@@ -148,7 +150,9 @@ def growth(
         limits: which of LIMITS.
     """
     found: list[Alarm] = []
-    fit = exponential(steps[steps.size // 2 :], absmax[steps.size // 2 :])
+    known = int(np.argmin(np.r_[np.isfinite(absmax), False]))  # windows before there was none
+    steps, absmax = steps[:known], absmax[:known]
+    fit = exponential(steps[known // 2 :], absmax[known // 2 :])
     for name in limits:
         limit = LIMITS[name]
         beyond = np.flatnonzero(absmax > limit)
@@ -156,7 +160,7 @@ def growth(
             step, value = int(steps[beyond[0]]), float(absmax[beyond[0]])
             text = f"|x| of {value:.4g} at step {step} is beyond {name}'s largest, {limit:g}"
             found.append(Alarm("limit", where, step, value, text))
-        elif fit is not None and fit.r2 >= GROWTH_R2 and steps.size:
+        elif fit is not None and fit.r2 >= GROWTH_R2:
             found += _forecast(where, steps, fit, name)
     return tuple(found)
 
@@ -166,8 +170,9 @@ def _forecast(where: str, steps: Steps, fit: Fit, name: str) -> list[Alarm]:
     at = max(fit.reaches(LIMITS[name], now), float(now))
     if not 0 < fit.doubling <= half or at > now + int(steps[-1] - steps[0]):
         return []
+    when = f"around step {at:,.0f}" if at > now else "about now"
     text = (
         f"|x| of about {fit.last:.3g} doubles every {fit.doubling:.0f} steps "
-        f"(r2 {fit.r2:.2f}): beyond {name} ({LIMITS[name]:g}) around step {at:,.0f}"
+        f"(r2 {fit.r2:.2f}): beyond {name} ({LIMITS[name]:g}) {when}"
     )
     return [Alarm("growth", where, now, at, text)]

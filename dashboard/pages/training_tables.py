@@ -87,9 +87,10 @@ def _where(alarms: Sequence[Alarm], query: Query) -> Content:
 
 
 def _what(alarms: Sequence[Alarm]) -> str:
-    """Return what was seen; of a forecast the earliest, of others the worst."""
-    worst = (min if alarms[0].kind == "growth" else max)(alarms, key=lambda a: a.value)
-    return (f"{worst.where}: " if len(alarms) > 1 else "") + worst.text
+    """Return what was seen: of a forecast the earliest, else the first in the data flow."""
+    first = min(alarms, key=lambda a: a.value) if alarms[0].kind == "growth" else alarms[0]
+    lead = {"growth": "first ", "non-finite": "first in the data flow "}.get(first.kind, "")
+    return (f"{lead}{first.where}: " if len(alarms) > 1 else "") + first.text
 
 
 # ---- as files ----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What a training was like over its steps: the numbers behind the charts of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,7 @@ class History:
     def sites(self) -> tuple[Site, ...]:
         """Every site, by layer, block, role in the order of the data flow, expert."""
         keys = self.trends[list(PLACES)].drop_duplicates()
-        order = {role: i for i, role in enumerate(ordered_roles(keys["role"].tolist()))}
-        found = (_site(row) for row in keys.itertuples(index=False, name=None))
-        return tuple(sorted(found, key=lambda s: (s.layer, s.block, order[s.role], s.expert)))
+        return in_order(_site(row) for row in keys.itertuples(index=False, name=None))
 
     def site(self, name: str) -> Site:
         """Return the site of that name.
@@ -87,7 +85,7 @@ def history(run: Run, names: Sequence[str] = (), *, label: str = "") -> History:
 
 
 def alarms(trends: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Alarm, ...]:
-    """Return what has to be looked at, by step.
+    """Return what has to be looked at, by step, then kind, then the order of the data flow.
 
     Metrics: where they are no numbers, and the spikes of loss and gradient norm. Sites: the
     first window with NaN or Inf, and the growth of the largest magnitude: beyond fp16
@@ -99,15 +97,26 @@ def alarms(trends: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Alarm, ...]:
         steps, values = (line[c].to_numpy(t) for c, t in (("step", np.int64), ("value", float)))
         some = metric_alarms(str(name), steps, values)
         found += [a for a in some if a.kind != "spike" or name in {"loss", "grad_norm"}]
-    for keys, lines in trends.groupby(list(PLACES), sort=False, observed=True):
-        site = _site(keys)
+    by_site = {
+        _site(keys): lines
+        for keys, lines in trends.groupby(list(PLACES), sort=False, observed=True)
+    }
+    for site in in_order(by_site):
+        lines = by_site[site]
         steps = lines["last_step"].to_numpy(np.int64)
         counts, peaks = (lines[c].to_numpy(np.float64) for c in ("nonfinite", "absmax"))
         limits = ("e4m3", "fp16") if site.role == "hidden" else ("fp16",)
         found += nonfinite(site.name, steps, counts)
         found += growth(site.name, steps, peaks, limits=limits)
     order = list(KINDS)
-    return tuple(sorted(found, key=lambda a: (a.step, order.index(a.kind), a.where)))
+    return tuple(sorted(found, key=lambda a: (a.step, order.index(a.kind))))
+
+
+def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
+    """Return sites by layer, block, role in the order of the data flow, expert."""
+    listed = list(sites)
+    order = {role: i for i, role in enumerate(ordered_roles(s.role for s in listed))}
+    return tuple(sorted(listed, key=lambda s: (s.layer, s.block, order[s.role], s.expert)))
 
 
 def one_site(lines: pd.DataFrame) -> Site:
@@ -190,7 +199,7 @@ def step_grid(
         site.role if by == "layer" else site.block
     )
     chosen = trends[same & trends[name].notna()]
-    rows = _row_sites(trends[same], by)
+    rows = _row_sites(trends[same])
     windows = np.unique(trends["window"].to_numpy())
     together = max(1, math.ceil(windows.size / most))
     column = np.searchsorted(windows, chosen["window"].to_numpy()) // together
@@ -211,14 +220,11 @@ def step_grid(
     return StepGrid(labels, tuple(s.name for s in rows), edges, values, steps, together)
 
 
-def _row_sites(trends: pd.DataFrame, by: str) -> list[Site]:
+def _row_sites(trends: pd.DataFrame) -> list[Site]:
     """Return one site a row: layers by depth, or roles in the order of the data flow."""
     keys = trends[list(PLACES)].drop_duplicates(["block", "role"])
     sites = [_site(row) for row in keys.itertuples(index=False, name=None)]
-    order = {role: i for i, role in enumerate(ordered_roles(s.role for s in sites))}
-    if by == "layer":
-        return sorted(sites, key=lambda s: (s.layer, s.block))
-    return sorted(sites, key=lambda s: order[s.role])
+    return list(in_order(sites))
 
 
 def _unusual(values: Float64[np.ndarray, " n"], name: str) -> Float64[np.ndarray, " n"]:
