@@ -209,6 +209,6 @@ def folds_frame(folds: Mapping[str, FoldChange]) -> pd.DataFrame:
     for name, change in folds.items():
         for fold, value in zip(change.folds, change.across.tolist(), strict=True):
             found.append({"statistic": name, "of": "a to b", "fold": fold, "value": value})
-        for place, value in enumerate(change.within.tolist()):
-            found.append({"statistic": name, "of": "within a", "fold": place, "value": value})
+        for fold, value in zip(change.own, change.within.tolist(), strict=True):
+            found.append({"statistic": name, "of": "within a", "fold": fold, "value": value})
     return pd.DataFrame(found, columns=["statistic", "of", "fold", "value"])

@@ -29,14 +29,15 @@ class FoldChange:
 
     `across` is the change from the reference to the candidate in each of `folds`: of the
     same inputs when paired, else from all of the reference to each fold of the candidate.
-    `within` is the change from the other folds of the reference to each of its folds: what
-    the choice of inputs alone does to one fold.
+    `within` is the change from the other folds of the reference to each of `own`, its folds:
+    what the choice of inputs alone does to one fold.
     """
 
     statistic: str
     folds: tuple[int, ...]
+    own: tuple[int, ...]
     across: Numbers
-    within: Numbers
+    within: Float64[np.ndarray, " folds_of_a"]
 
 
 def fold_changes(table: FoldTable) -> dict[str, FoldChange]:
@@ -50,7 +51,7 @@ def fold_changes(table: FoldTable) -> dict[str, FoldChange]:
     begin = one if table.paired else np.ones((table.b.size, size))
     across = _changes(table, table.a.parts(begin), table.b.parts(np.eye(table.b.size)))
     return {
-        name: FoldChange(name, table.b.ids, across[name], within[name])
+        name: FoldChange(name, table.b.ids, table.a.ids, across[name], within[name])
         for name in across
         if name in BY_NAME
     }

@@ -91,13 +91,14 @@ def worst_of(site: SiteDrift, aspect: str = "") -> Change | None:
     """Return the worst change of an aspect, None where the site has none.
 
     By the status, then by the multiple of the threshold: of changes that pass, one above
-    its floor comes before one within it, or a level within its limit.
+    its floor comes before one within it, and a level within its limit last.
     """
 
-    def key(change: Change) -> tuple[int, float, float]:
+    def key(change: Change) -> tuple[int, bool, float, float]:
         rank, ratio = change.severity
         above = times_threshold(change)
-        return rank, -1.0 if math.isnan(above) else above, ratio
+        moved = rank > 0 or change.statistic not in _FIXED
+        return rank, moved, -1.0 if math.isnan(above) else above, ratio
 
     return max(changes_of(site, aspect), key=key, default=None)
 

@@ -113,7 +113,7 @@ def _dots(
     said: list[str] = []
     for i, row in enumerate(rows):
         values: Numbers = getattr(row.folds, which)
-        ids = row.folds.folds if which == "across" else range(values.size)
+        ids = row.folds.folds if which == "across" else row.folds.own
         spread = np.linspace(-_SPREAD, _SPREAD, values.size) if values.size > 1 else [0.0]
         for fold, value, multiple, rise in zip(
             ids, values.tolist(), row.scaled(values).tolist(), spread, strict=True

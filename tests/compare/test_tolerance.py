@@ -53,7 +53,7 @@ def test_a_status_is_that_of_a_comparison_with_such_thresholds(
 ) -> None:
     plain = compared(tmp_path, folds)
     seen = set()
-    for m in (0.1, 0.5, 2.0, 10.0):
+    for m in (0.1, 0.6, 1.0, 10.0):
         limits = {s.name: s.threshold * m for s in STATISTICS if s.name not in LIMITS}
         other = compared(tmp_path, folds, limits)
         for site, same in zip(plain.sites, other.sites, strict=True):
@@ -112,6 +112,8 @@ def test_of_what_passes_the_one_above_its_floor_stands_for_the_site(tmp_path: Pa
     within = replace(CHANGE, statistic="crest", value=0.09, floor=0.2, status="PASS")
     above = replace(CHANGE, value=0.06, status="PASS")
     assert worst_of(replace(site, changes=(within, above))) == above
-    assert worst_of(replace(site, changes=(within,))) == within
+    level = replace(CHANGE, statistic="headroom_fp16", value=0.09, status="PASS")
+    assert worst_of(replace(site, changes=(level, within))) == within
+    assert worst_of(replace(site, changes=(level,))) == level
     assert worst_of(site, "sparsity") in changes_of(site, "sparsity")
     assert worst_of(site, "nowhere") is None
