@@ -2,13 +2,16 @@
 
 import argparse
 import logging
+import os
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-from dashboard import LOOPBACK
+from dashboard.admission import VARIABLE, check_reach, token_of
 from ffn_probe.errors import FfnProbeError
+
+_SECONDS = 60  # after which a connection that says nothing is closed
 
 
 def main() -> int:
@@ -18,47 +21,62 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=8050, help="port; 0 takes a free one")
     parser.add_argument(
-        "--allow-remote", action="store_true", help="listen where other machines can reach it"
+        "--token",
+        default="",
+        help="what every request has to bring; needed with another --host",
+    )
+    parser.add_argument(
+        "--token-file", type=Path, help=f"a file with the token (or set {VARIABLE})"
     )
     given = parser.parse_args()
     try:
-        serve(given.runs, host=given.host, port=given.port, remote=given.allow_remote)
+        token = token_of(given.token, given.token_file)
+        serve(given.runs, host=given.host, port=given.port, token=token)
     except FfnProbeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 2
     return 0
 
 
-def serve(runs: Path, *, host: str, port: int, remote: bool) -> None:
+def serve(runs: Path, *, host: str, port: int, token: str = "") -> None:
     """Serve the runs of a folder until interrupted.
 
     Raises:
-        FfnProbeError: there is no folder, the address is not this machine's own (and
-            `remote` is not set), or the port is taken.
+        FfnProbeError: there is no folder, the address is not this machine's own (and there
+            is no token), or the port is taken.
     """
     if not runs.is_dir():
         raise FfnProbeError(f"no folder {runs}: the dashboard shows the runs of a folder")
-    if host not in LOOPBACK and not remote:
-        raise FfnProbeError(
-            f"{host} can be reached from other machines, and the dashboard asks nobody for a "
-            "password. Leave out --host (this machine only), or add --allow-remote behind a "
-            "proxy that does."
-        )
+    remote = check_reach(host, token)
     listening = _listen(host, port)
-    from werkzeug.serving import make_server
+    # Two pages are made at a time; more threads for each product only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from werkzeug.serving import WSGIRequestHandler, make_server
 
     from dashboard.app import make_app
 
-    app = make_app(runs.resolve(), remote=remote)
+    class Handler(WSGIRequestHandler):
+        """Answers without saying what it is made of, and does not wait for ever."""
+
+        server_version, sys_version, timeout = "ffn-probe", "", _SECONDS
+
+    app = make_app(runs.resolve(), token=token, remote=remote)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     with listening, suppress(KeyboardInterrupt):
         server = make_server(
-            host, listening.getsockname()[1], app.server, threaded=True, fd=listening.fileno()
-        )
+            host, listening.getsockname()[1], app.server, threaded=True,
+            request_handler=Handler, fd=listening.fileno(),
+        )  # fmt: skip
         shown = f"[{host}]" if ":" in host else host
-        print(  # noqa: T201
-            f"dashboard of {runs}: http://{shown}:{server.port}/ (Ctrl-C ends it)", flush=True
-        )
+        opened = f"http://{shown}:{server.port}/"
+        once = " (open it once with ?token=...)" if token else ""
+        print(f"dashboard of {runs}: {opened}{once} (Ctrl-C ends it)", flush=True)  # noqa: T201
+        if remote:
+            print(  # noqa: T201
+                f"warning: other machines can reach {opened}, and without encryption read the "
+                "token and the runs on the way; put a proxy with TLS in front of it",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
         server.serve_forever()
 
 

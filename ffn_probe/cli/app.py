@@ -388,14 +388,22 @@ def dashboard(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="the default is this machine only")
     ] = "127.0.0.1",
-    remote: Annotated[
-        bool, typer.Option("--allow-remote", help="let --host be one that others can reach")
-    ] = False,
+    token: Annotated[
+        str,
+        typer.Option(
+            metavar="TOKEN",
+            help="what every request has to bring; needed with another --host",
+        ),
+    ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="a file with the token (or set FFN_PROBE_TOKEN)"),
+    ] = None,
 ) -> None:
     """Serve the dashboard over a folder of runs, on this machine only by default."""
     from ffn_probe.cli.serving import serve
 
-    serve(runs, host=host, port=port, remote=remote)
+    serve(runs, host=host, port=port, token=token, token_file=token_file)
 
 
 @app.command()

@@ -13,15 +13,19 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from dashboard.admission import VARIABLE, token_of
 from dashboard.app import make_app
 from ffn_probe.compare import compare
+from ffn_probe.errors import FfnProbeError
 from tests.dashboard.serving import dashboard
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
+TOKEN = "a-token-of-24-characters"
 
 START = """
 import sys, time
 from pathlib import Path
+from dashboard.admission import VARIABLE, token_of
 from dashboard.app import make_app
 client = make_app(Path(sys.argv[1])).server.test_client()
 assert client.get("/").status_code == 200
@@ -85,17 +89,50 @@ def test_a_taken_port_is_an_error_that_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])
-def test_an_address_that_others_can_reach_is_refused(host: str) -> None:
+def test_an_address_that_others_can_reach_is_refused_without_a_token(host: str) -> None:
     done = start(str(SAMPLES), "--host", host)
     assert done.returncode == 2
     assert f"{host} can be reached from other machines" in done.stderr
-    assert "--allow-remote" in done.stderr
+    assert "--token" in done.stderr
 
 
-def test_such_an_address_is_served_when_that_is_asked_for() -> None:
-    with dashboard(SAMPLES, "--host", "0.0.0.0", "--allow-remote") as (found, _):
-        request = Request(found.replace("0.0.0.0", "127.0.0.1"), headers={"Host": "box:80"})
-        assert urlopen(request, timeout=20).status == 200
+def test_such_an_address_is_served_to_who_has_the_token_with_a_warning() -> None:
+    with dashboard(SAMPLES, "--host", "0.0.0.0", "--token", TOKEN) as (found, process):
+        where = found.replace("0.0.0.0", "127.0.0.1")
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(Request(where, headers={"Host": "box:80"}), timeout=20)
+        bearer = {"Host": "box:80", "Authorization": f"Bearer {TOKEN}"}
+        assert urlopen(Request(where, headers=bearer), timeout=20).status == 200
+        assert process.stdout
+        assert "warning: other machines can reach" in process.stdout.readline()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--token", "short"], "needs at least 16"),
+        (["--token", "with spaces in it, many"], "no spaces"),
+        (["--token-file", "nowhere"], "no file nowhere"),
+        (["--token-file", str(SAMPLES)], "no file"),
+        (["--token", TOKEN, "--token-file", "x"], "both --token and --token-file"),
+    ],
+)
+def test_a_token_that_is_none_is_an_error(options: list[str], said: str) -> None:
+    done = start(str(SAMPLES), *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert TOKEN not in done.stderr
+
+
+def test_a_token_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    assert token_of("", tmp_path / "token", {VARIABLE: "x" * 20}) == TOKEN
+    assert token_of("", None, {VARIABLE: TOKEN}) == TOKEN
+    assert token_of(TOKEN, None, {VARIABLE: "x" * 20}) == TOKEN
+    assert token_of("", None, {}) == ""
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(FfnProbeError, match="holds no token"):
+        token_of("", tmp_path / "empty", {})
 
 
 def test_a_folder_that_is_none_is_an_error() -> None:
