@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,11 +24,8 @@ from ffn_probe.errors import RunError, SchemaError
 from ffn_probe.runs.checks import check_values
 from ffn_probe.runs.progress import told
 from ffn_probe.runs.schema import OPTIONAL, TABLES
+from ffn_probe.runs.sizes import check_size, texts, unpacked
 
-_MAX_ROWS = 50_000_000
-_MAX_BYTES = 8 << 30
-_MAX_GROUPS = 100_000
-_BATCH, _LIGHT = 64, 65_536  # rows at a time, of columns with lists and of those without
 _NAME = re.compile(r"part-(\d+)(?:\.\.(\d+))?-([^/]*)\.parquet")
 
 Spans = dict[tuple[int, ...], list[tuple[int, int, Path]]]
@@ -105,17 +101,23 @@ def read_part(path: Path, table: str, *, columns: Sequence[str] | None = None) -
 
 
 @contextmanager
-def opened(path: Path, table: str) -> Iterator[pq.ParquetFile]:
-    """Open a part of a table, its size and columns checked.
+def opened(
+    path: Path, table: str, *, known: pq.FileMetaData | None = None
+) -> Iterator[pq.ParquetFile]:
+    """Open a part of a table, its size and columns checked, unless its metadata is `known`.
 
     Raises:
         RunError: the file is truncated or is no Parquet file.
         SchemaError: columns are missing or have other types, or sizes are absurd.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            _check_size(file.metadata, path)
-            _check_columns(file.schema_arrow, table, path)
+        if known is None:
+            with pq.ParquetFile(path) as file:
+                check_size(file.metadata, path)
+                _check_columns(file.schema_arrow, table, path)
+                known = file.metadata
+        names = texts(TABLES[table])
+        with pq.ParquetFile(path, metadata=known, read_dictionary=names) as file:
             yield file
     except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is truncated or no Parquet file: {error}") from error
@@ -137,7 +139,7 @@ def read_groups(
     schema = TABLES[table]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    data = pa.Table.from_batches(_batches(file, schema, path, groups), schema)
+    data = unpacked(file, schema, path, groups)
     data.validate(full=True)
     check_values(data, table, path)
     return data
@@ -215,32 +217,6 @@ def _column(array: pa.Array) -> list[Any]:
         flat = array.values.to_numpy(zero_copy_only=False)
     pairs = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
     return [flat[a:b] for a, b in pairs]
-
-
-def _batches(
-    file: pq.ParquetFile, schema: pa.Schema, path: Path, groups: Iterable[int] | None
-) -> Iterator[pa.RecordBatch]:
-    """Return the rows a few at a time: a small file may unpack to more than the memory."""
-    size = 0
-    rows = _BATCH if any(pa.types.is_list(kind) for kind in schema.types) else _LIGHT
-    chosen = None if groups is None else list(groups)
-    known = [name for name in schema.names if name in file.schema_arrow.names]
-    for batch in file.iter_batches(rows, row_groups=chosen, columns=known):
-        size += batch.nbytes
-        if size > _MAX_BYTES:
-            raise SchemaError(f"{path} unpacks to more than {_MAX_BYTES >> 30} GiB: refused")
-        none = pa.array(np.full(batch.num_rows, np.nan, np.float32))
-        arrays = [batch.column(n) if n in known else none for n in schema.names]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _check_size(metadata: pq.FileMetaData, path: Path) -> None:
-    if metadata.num_row_groups > _MAX_GROUPS:
-        raise SchemaError(f"{path} claims {metadata.num_row_groups} row groups: refused")
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    size = sum(group.total_byte_size for group in groups)
-    if not 0 <= metadata.num_rows <= _MAX_ROWS or not 0 <= size <= _MAX_BYTES:
-        raise SchemaError(f"{path} claims {metadata.num_rows} rows and {size} bytes: refused")
 
 
 def _check_columns(found: pa.Schema, table: str, path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from ffn_probe.anatomy import Site
@@ -63,6 +64,7 @@ class Reader:
         self.folder, self.table = folder, table
         self.parts = part_files(folder, table, windows=windows)
         self._sizes: list[int] = []
+        self._known: dict[int, tuple[tuple[int, ...], pq.FileMetaData]] = {}
         self._groups: OrderedDict[tuple[int, int, tuple[str, ...]], pa.Table] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -84,6 +86,7 @@ class Reader:
         what = f"opening {self.table} of {self.folder.name}"
         for part, path in enumerate(told(what, self.parts)):
             with opened(path, self.table) as file:
+                self._known[part] = _stamp(path), file.metadata
                 data = read_groups(file, self.table, path, columns=KEYS)
                 groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
                 ends = np.cumsum([0, *(group.num_rows for group in groups)])
@@ -135,7 +138,9 @@ class Reader:
                 self._groups.move_to_end(key)
                 return self._groups[key]
             path = self.parts[part]
-            with opened(path, self.table) as file:
+            stamp, known = self._known[part]
+            same = known if stamp == _stamp(path) else None
+            with opened(path, self.table, known=same) as file:
                 data = read_groups(file, self.table, path, groups=[group], columns=columns)
             self._groups[key] = data.combine_chunks()
             size = self.nbytes
@@ -148,6 +153,15 @@ class Reader:
         """Bytes of the row groups that are kept unpacked."""
         with self._lock:
             return sum(kept.nbytes for kept in self._groups.values())
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when the file does; () where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _by_site(data: pa.Table) -> Iterator[tuple[Site, Int64[np.ndarray, " rows"]]]:

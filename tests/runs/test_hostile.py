@@ -394,7 +394,7 @@ def test_channels_that_do_not_fit_are_told(folder: Path) -> None:
 def test_a_claim_of_endless_rows_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffn_probe.runs.parts._MAX_ROWS", 2)
+    monkeypatch.setattr("ffn_probe.runs.sizes.MAX_ROWS", 2)
     with pytest.raises(SchemaError, match=r"claims \d+ rows and \d+ bytes: refused"):
         read_all(folder)
 
@@ -402,7 +402,7 @@ def test_a_claim_of_endless_rows_is_refused(
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffn_probe.runs.parts._MAX_BYTES", 1 << 28)
+    monkeypatch.setattr("ffn_probe.runs.sizes.MAX_BYTES", 1 << 28)
     path = part(folder, "histograms")
     zeros = pa.array(np.zeros(1 << 20, np.int64))
     lists = pa.ListArray.from_arrays(pa.array([0, len(zeros)], pa.int32()), zeros)
