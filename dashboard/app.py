@@ -8,16 +8,15 @@ from typing import Any
 
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
 from dash.exceptions import PreventUpdate
-from flask import Response, abort, request
 
-from dashboard import LOOPBACK
 from dashboard.components.page import Content, Page, attrs, href, problem, working
-from dashboard.components.shell import exports, help_dialog, navigation
 from dashboard.data import Library
 from dashboard.files import serve_files
+from dashboard.guard import guard
 from dashboard.ids import EXPORTS, MAP, NAVIGATION, PAGE, TICK, TITLE, TITLE_SET, URL, VERSION
 from dashboard.routes import query_of, render
 from dashboard.sheet import SHEET
+from dashboard.shell import exports, help_dialog, navigation
 from dashboard.work import Progress, Work
 
 _EVERY, _SOON = 2000, 400  # ms between looks at what may have changed, at what is made
@@ -28,8 +27,8 @@ _HTML = """<!doctype html>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
 
 
-def make_app(root: Path, *, remote: bool = False) -> Dash:
-    """Return the dashboard over the runs of a folder; `remote` answers any host name."""
+def make_app(root: Path, *, token: str = "", remote: bool = False) -> Dash:
+    """Return the dashboard over the runs of a folder; `token` and `remote` as `guard`."""
     app = Dash(
         "dashboard",
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -45,7 +44,7 @@ def make_app(root: Path, *, remote: bool = False) -> Dash:
     library = Library(root)
     _connect(app, library)
     serve_files(app.server, library, _ONE_AT_A_TIME)
-    _guard(app, remote=remote)
+    guard(app, token=token, remote=remote)
     return app
 
 
@@ -157,28 +156,3 @@ def _connect(app: Dash, library: Library) -> None:
         Output(TITLE_SET, "data"),
         Input(TITLE, "data"),
     )
-
-
-def _guard(app: Dash, *, remote: bool) -> None:
-    """Answer to this machine's names only, and let a page load nothing from elsewhere."""
-
-    def known_host() -> None:
-        name = request.host.rpartition(":")[0] if request.host[-1:].isdigit() else request.host
-        if not remote and (name or request.host).strip("[]") not in LOOPBACK:
-            abort(403, "ask for 127.0.0.1 or localhost")  # another site's name, rebound to us
-
-    def harden(response: Response) -> Response:
-        # The hashes are complete only once the first page was made.
-        scripts = " ".join(app.csp_hashes())
-        policy = (
-            f"default-src 'self'; script-src 'self' {scripts}; img-src 'self' data: blob:; "
-            "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'"
-        )
-        response.headers["Content-Security-Policy"] = policy
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
-    app.server.before_request(known_host)
-    app.server.after_request(harden)

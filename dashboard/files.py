@@ -13,9 +13,9 @@ import pandas as pd
 from flask import Flask, Response, abort, request
 
 from dashboard.components.page import Page, Query
-from dashboard.components.shell import SHOWN
 from dashboard.data import Library
 from dashboard.routes import ROUTES, query_of, render
+from dashboard.shell import SHOWN
 from ffn_probe.compare import Drift
 from ffn_probe.errors import FfnProbeError, UnknownName
 from ffn_probe.report import FILES, report

@@ -108,7 +108,7 @@ ROUTES: Mapping[str, Route] = {
             "Methods",
             told="what every number means, and what it cannot see",
         ),
-    )  # fmt: skip
+    )
 }
 
 
