@@ -12,7 +12,7 @@ from dashboard.components.graph import graph
 from dashboard.components.page import Content, Page, Query, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
-from dashboard.pages.sides import Side, choice, crumbs, heading, sides_of, steps
+from dashboard.pages.sides import Side, choice, crumbs, heading, roomy, sides_of, steps
 from ffn_probe.anatomy import ROLE_TEXT
 from ffn_probe.figures.channel_chart import (
     LEVELS,
@@ -184,7 +184,11 @@ def _heatmaps(sides: Sequence[Side], maps: Sequence[ChannelMap], sort: str) -> l
         figure = channel_heatmap(found, order, ends)
         out += [
             html.H3(side.title, className=side.letter),
-            graph(figure, label, name=f"channels-{side.letter}", numbers=_layer_table(found)),
+            roomy(
+                graph(
+                    figure, label, name=f"channels-{side.letter}", numbers=_layer_table(found)
+                )
+            ),
         ]
     if any(found.together > 1 for found in maps):
         few = max(found.together for found in maps)

@@ -21,6 +21,7 @@ from dashboard.pages.sides import (
     crumbs,
     heading,
     partner,
+    roomy,
     sides_of,
     steps,
 )
@@ -218,7 +219,7 @@ def _pairs(library: Library, found: Sequence[Inside], view: str, per: str) -> li
             "the right, the shares of gate and value: solid A, dashed B."
         )
         chart = graph(figure, label, name="gate-value-difference")
-        return [head, chart, html.P(said, className="dim")]
+        return [head, roomy(chart), html.P(said, className="dim")]
     charts = []
     for x, side in zip(paired, "ab", strict=False):
         facts = x.facts
@@ -231,7 +232,7 @@ def _pairs(library: Library, found: Sequence[Inside], view: str, per: str) -> li
         )
         shown = graph(figure, label, name=f"gate-value-{x.side.letter}",
                       numbers=_marginals(made, side))  # fmt: skip
-        charts.append(html.Div([html.H3(x.side.title, className=x.side.letter), shown]))
+        charts.append(html.Div([html.H3(x.side.title, className=x.side.letter), roomy(shown)]))
     return [head, html.Div(charts, className="pictures"), html.P(_HOW_CELLS, className="dim")]
 
 
@@ -259,7 +260,7 @@ def _densities(found: Sequence[Inside]) -> list[Content]:
     counted = "; ".join(f"{x.side.title}: {x.gate.count:,} finite values" for x in found)
     return [
         html.H2("The gate and what the activation makes of it"),
-        chart,
+        roomy(chart),
         html.P(counted + ".", className="dim"),
         html.H2("Numbers"),
         _facts(found),

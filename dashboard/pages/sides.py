@@ -153,3 +153,8 @@ def steps(path: str, query: Query, options: Sequence[Option], value: str) -> Con
         if 0 <= to < len(names)
     ]  # fmt: skip
     return html.Div(links, className="chips") if links else None
+
+
+def roomy(chart: Content) -> Content:
+    """Return a chart that a phone scrolls sideways, for what would be squeezed there."""
+    return html.Div(chart, className="map")

@@ -13,7 +13,7 @@ from dashboard.components.graph import graph
 from dashboard.components.page import Content, Page, Query, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
-from dashboard.pages.sides import Side, choice, crumbs, heading, sides_of, steps
+from dashboard.pages.sides import Side, choice, crumbs, heading, roomy, sides_of, steps
 from ffn_probe.anatomy import ROLE_TEXT
 from ffn_probe.figures.grid import ordered_roles
 from ffn_probe.figures.numbers import number, percent
@@ -216,7 +216,7 @@ def _places(shown: Sequence[Shown]) -> list[Content]:
     )
     return [
         html.H2("Where they sit"),
-        graph(position_chart(placed), label, name="positions"),
+        roomy(graph(position_chart(placed), label, name="positions")),
         html.P(
             "A sink is a column of marks: one position, mostly the first, that holds the "
             "largest values of many layers. A mark grows with the number of values there.",
@@ -247,7 +247,7 @@ def _sizes(shown: Sequence[Shown]) -> list[Content]:
         rows = sum(x.rows for x in s.sites)
         label = f"Largest |x| of {rows:,} tokens in {len(s.sites)} sites of {s.side.title}"
         figure = size_chart(s.sites, low=low, high=high)
-        shown_chart = graph(figure, label, name=f"token-sizes-{s.side.letter}")
+        shown_chart = roomy(graph(figure, label, name=f"token-sizes-{s.side.letter}"))
         charts.append(html.Div([html.H3(s.side.title, className=s.side.letter), shown_chart]))
     return [
         html.H2("How large tokens are"),
