@@ -1,7 +1,7 @@
 """The 2 x 2 of recorded runs: two norms by two activations, on any measure of a role."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -106,16 +106,36 @@ def _by_fold(run: Run, entry: Measure, site: Site) -> dict[int, float]:
 
 def _value(run: Run, entry: Measure, site: Site, fold: int | None) -> float | None:
     """Return a measure of a site, of one fold or (None) of the whole run."""
-    beside = {
-        other.role: run.summary(other) if fold is None else _of_fold(run, other, fold)
-        for other in run.sites
-        if other.block == site.block and other.expert in {-1, site.expert}
-    }
+    beside = _Beside(run, site, fold)
     block = next((block for block in run.blocks if block.name == site.block), None)
     value = entry.of(MeasureInput(beside[site.role], site.role, block, beside))
     if value is None or math.isnan(value):
         return None
     return 10 ** (-value / 10) if entry.unit == "dB" else float(value)
+
+
+class _Beside(Mapping[str, Summary]):
+    """The summaries of a site's block by role, each made when a measure asks for it."""
+
+    def __init__(self, run: Run, site: Site, fold: int | None) -> None:
+        self._run, self._fold = run, fold
+        self._sites = {
+            other.role: other
+            for other in run.sites
+            if other.block == site.block and other.expert in {-1, site.expert}
+        }
+
+    def __getitem__(self, role: str) -> Summary:
+        other = self._sites[role]
+        if self._fold is None:
+            return self._run.summary(other)
+        return _of_fold(self._run, other, self._fold)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
 
 
 def _of_fold(run: Run, site: Site, fold: int) -> Summary:
