@@ -12,6 +12,7 @@ from dashboard.pages.run_site import one_site
 from ffn_probe.anatomy import Block, Norm
 from ffn_probe.figures.grid import Grid
 from ffn_probe.figures.heatmap import measure_heatmap
+from ffn_probe.figures.history import history
 from ffn_probe.figures.measure_grid import measure_grid
 from ffn_probe.measures import MEASURES, Measure, measure
 from ffn_probe.report.words import facts, number
@@ -38,7 +39,7 @@ def run(library: Library, query: Query) -> Page:
         name,
         [("Runs", href("/"))],
         html.H1(name),
-        *_findings(found),
+        *_findings(library, name, found),
         *_measured(library, name, entry),
         *(one_site(library, name, query) if query.get("site") else ()),
         html.H2("Blocks"),
@@ -59,13 +60,20 @@ def run(library: Library, query: Query) -> Page:
 # ---- what it holds ----------------------------------------------------------------------
 
 
-def _findings(found: Run) -> list[Content]:
+def _findings(library: Library, name: str, found: Run) -> list[Content]:
     """Return what a reader has to know first; that there is nothing is said too."""
-    if not found.problems:
-        return [
-            html.P("Closed, and nothing was noticed while it was recorded.", className="dim")
-        ]
-    return [html.Div(text, className="note") for text in found.problems]
+    notes: list[Content] = [html.Div(text, className="note") for text in found.problems]
+    seen = library.once("alarms", [name], lambda: history(found).alarms)
+    if seen:
+        first = min(seen, key=lambda alarm: alarm.step)
+        kinds = ", ".join(dict.fromkeys(alarm.kind for alarm in seen))
+        said = f"{len(seen)} alarms ({kinds}), the first at step {first.step:,}: {first.text}. "
+        where = dcc.Link("See them over the steps", href=href("/training", a=name))
+        notes.append(html.Div([said, where], className="note"))
+    if notes:
+        return notes
+    said = "Closed, and nothing was noticed while it was recorded."
+    return [html.P(said, className="dim")]
 
 
 def _measured(library: Library, name: str, entry: Measure) -> list[Content]:

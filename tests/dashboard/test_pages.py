@@ -152,6 +152,13 @@ def test_a_run_says_what_was_noticed_or_that_nothing_was(tmp_path: Path) -> None
     assert "a tap was silent" in said["odd"]
 
 
+def test_a_training_that_runs_too_hot_is_a_finding_and_a_healthy_one_is_not() -> None:
+    hot = render(LIBRARY, "/run", "?run=train-hot")
+    assert "alarms (limit" in text(hot.content)
+    assert links(hot.content)["See them over the steps"] == "/training?a=train-hot"
+    assert "alarms" not in text(render(LIBRARY, "/run", "?run=train-healthy").content)
+
+
 def test_the_methods_define_every_measure_and_statistic() -> None:
     page = render(LIBRARY, "/methods", "")
     names = {row[0] for row in rows(page.content)}
