@@ -14,6 +14,7 @@ from ffn_probe.compare.statistic import chosen_thresholds
 from ffn_probe.compare.validity import Note, check_kind, few_folds, inputs, validity
 from ffn_probe.compare.verdict import verdict
 from ffn_probe.runs import Run
+from ffn_probe.runs.progress import told
 
 Source = Run | str | os.PathLike[str]
 
@@ -63,7 +64,7 @@ def compare(
                 repeat=_repeated(again, pair.a),
             ),
         )
-        for pair in aligned.pairs
+        for pair in told(f"comparing {reference.name} and {candidate.name}", aligned.pairs)
     )
     notes = (
         *same.notes,
