@@ -354,6 +354,12 @@ class Accumulator:
         self.state["histogram"] += counts
         fold["histogram"] += coarsened(counts, self.bits, FOLD_BITS)
 
+    def rename_steps(self) -> None:
+        """Call the steps of the largest values so far step 0."""
+        self.fold_state["top_where"][..., 0].clamp_(max=0)
+        for line in self.spilled.get("extremes", ()):
+            line["top_step"] = np.minimum(line["top_step"], 0)
+
     # Reading
 
     def spill(self) -> None:

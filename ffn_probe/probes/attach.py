@@ -1,7 +1,7 @@
 """attach: check what was asked for and return a Probe; nothing changes before it is entered."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,12 +16,22 @@ from ffn_probe.discover.calling import check_readable
 from ffn_probe.errors import AttachError, ModelError, UnknownName
 from ffn_probe.probes.accumulate import FOLDS
 from ffn_probe.probes.description import caveats, described, versions
+from ffn_probe.probes.loss_scale import LossScale, Scaler
 from ffn_probe.probes.observe import Watching
+from ffn_probe.probes.options import Options
 from ffn_probe.probes.probe import Probe
+from ffn_probe.probes.series import Series, Sink
+from ffn_probe.probes.telling import Telling
 from ffn_probe.probes.vocabulary import token_texts
+from ffn_probe.probes.weight_watch import WeightWatch
 from ffn_probe.probes.weights import weight_rows
 from ffn_probe.runs import Manifest, RunWriter
+from ffn_probe.vigil import Sighting
 
+_RANGES = {
+    "bits": (1, 7, "1..7"),
+    "weights_every": (0, 1 << 40, "a whole number of at least 0"),
+}
 WINDOW = 64
 """Steps a window by default: a flush costs about what one step of a small model does."""
 
@@ -45,6 +55,13 @@ def attach(  # noqa: PLR0913 - the options of a recording
     allow_silent: bool = False,
     weights: bool = True,
     vocabulary: object = None,
+    when: str = "always",
+    scaler: Scaler = None,
+    weights_every: int = 0,
+    alarms: bool = True,
+    sinks: Iterable[Sink] = (),
+    series: Series | None = None,
+    on_alarm: Callable[[Sighting], None] | None = None,
     tags: Mapping[str, str] | None = None,
     command: str = "",
 ) -> "Probe":
@@ -72,6 +89,20 @@ def attach(  # noqa: PLR0913 - the options of a recording
             are now, and the gains of the norms; the weights are read once, here.
         vocabulary: what gives the tokens of the largest values their texts, which the run then
             keeps: a tokenizer (`convert_ids_to_tokens` or `decode`), or a mapping from ids.
+        when: "always", or only while the model is in "training" or in "evaluation" mode: a
+            validation between the steps of a training is then not part of its windows.
+        scaler: with gradients, the torch.amp.GradScaler that scales the loss (or what the loss
+            is multiplied by: a number, or a callable that returns it); the gradients are
+            divided by the scale of their own backward.
+        weights_every: windows from one reading of the weights to the next; 0 for never. As
+            metrics `weights/BLOCK/NAME`: the |cosines| of gate and up, the gains of the norm,
+            the spectral norms.
+        alarms: watch the windows of a training while it runs: alarms go to the log
+            ("ffn_probe"), to `probe.alarms`, to `on_alarm` and the sinks, and into the run.
+        sinks: callables that take (step, {name: value}) once a window (see
+            ffn_probe.integrations.sinks).
+        series: which numbers the sinks are given.
+        on_alarm: called with every alarm.
         tags: free text, stored in the run.
         command: the command line, stored in the run.
 
@@ -79,9 +110,10 @@ def attach(  # noqa: PLR0913 - the options of a recording
         ModelError: the model has no FFN, or none that can be watched.
         ExampleError: the model rejected the example.
         AttachError: neither `example` nor `found` was given, or an option is out of range.
-        UnknownName: no block, role or expert has that name.
+        UnknownName: no block, role, expert or mode has that name.
     """
-    _check_options(every=every, window=window, bits=bits, rows=rows)
+    options = Options(every, window, when, allow_silent)
+    _check_options(bits=bits, rows=rows, weights_every=weights_every)
     RunWriter.check_free(to)
     check_watchable(model)
     scanned = _scanned(model, example, found)
@@ -93,6 +125,7 @@ def attach(  # noqa: PLR0913 - the options of a recording
         experts=_experts(chosen, experts),
         gradients=gradients,
         seed=seed,
+        scale=None if scaler is None else LossScale(scaler),
     )
     read, notes = weight_rows(model, chosen, watching.experts) if weights else ([], [])
     manifest = Manifest(
@@ -101,7 +134,8 @@ def attach(  # noqa: PLR0913 - the options of a recording
         blocks=chosen,
         sampling={
             "rows": rows, "bits": bits, "every": every, "window": window, "folds": FOLDS,
-            "seed": seed, "gradients": gradients,
+            "seed": seed, "gradients": gradients, "when": when,
+            "weights_every": weights_every, "unscaled": scaler is not None,
             "roles": sorted(watching.roles) if watching.roles else "all",
         },
         versions=versions(),
@@ -113,14 +147,22 @@ def attach(  # noqa: PLR0913 - the options of a recording
     )  # fmt: skip
     return Probe(
         model, Path(to), manifest, watching,
-        every=every, window=window, allow_silent=allow_silent, weights=read,
-        texts=token_texts(vocabulary),
+        options=options, weights=read, texts=token_texts(vocabulary),
+        weight_watch=WeightWatch(model, chosen, watching.experts, every=weights_every),
+        telling=Telling(alarms=alarms, sinks=tuple(sinks), series=series, on_alarm=on_alarm),
     )  # fmt: skip
 
 
 def check_watchable(model: nn.Module) -> None:
     """Raise ModelError when a probe could not watch this model."""
     check_readable(model)
+    copied = [name or "the model" for name, m in model.named_modules() if _is_copied(m)]
+    if copied:
+        raise ModelError(
+            f"{copied[0]} is a DataParallel over several devices: every forward runs copies of "
+            "the model in threads, whose values a probe cannot keep apart. Use "
+            "DistributedDataParallel (one process a device), or record model.module."
+        )
     if hasattr(model, "_orig_mod"):
         raise ModelError(
             "the model is wrapped by torch.compile: probes on it would not fire. Attach to "
@@ -138,6 +180,10 @@ def check_watchable(model: nn.Module) -> None:
         )
 
 
+def _is_copied(module: nn.Module) -> bool:
+    return isinstance(module, nn.DataParallel) and len(module.device_ids) > 1
+
+
 def _is_packed(parameter: Tensor) -> bool:
     if not parameter.is_floating_point() or parameter.element_size() == 1:
         return True
@@ -149,9 +195,8 @@ def _check_options(**options: int | str) -> None:
     if rows != "all" and (not isinstance(rows, int) or rows < 1):
         raise AttachError(f"rows is {rows!r}; expected a count of at least 1, or 'all'")
     for name, value in options.items():
-        top = 7 if name == "bits" else None
-        if not isinstance(value, int) or value < 1 or (top is not None and value > top):
-            what = f"1..{top}" if top else "a whole number of at least 1"
+        low, high, what = _RANGES[name]
+        if not isinstance(value, int) or not low <= value <= high:
             raise AttachError(f"{name} is {value!r}; expected {what}")
 
 

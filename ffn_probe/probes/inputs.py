@@ -181,3 +181,14 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _tensors(item)
+
+
+def continues(grid: Grid, kwargs: Mapping[str, Any]) -> bool:
+    """Whether this forward goes on from a cache: a decode step of one batch."""
+    cache = kwargs.get("past_key_values")
+    if cache is None:
+        return False
+    try:
+        return int(cache.get_seq_length()) > 0
+    except (AttributeError, TypeError, ValueError):
+        return grid.length == 1

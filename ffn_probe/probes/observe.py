@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffn_probe.anatomy import GRAD, Block, Tap
+from ffn_probe.anatomy import GRAD, Block, Site, Tap
 from ffn_probe.probes.accumulate import FOLDS, Accumulator
+from ffn_probe.probes.first_bad import FirstBad
 from ffn_probe.probes.inputs import Grid
+from ffn_probe.probes.loss_scale import LossScale
 from ffn_probe.probes.noise import NOISE_ROWS, NoiseRows
 from ffn_probe.probes.pairs import PAIR_ROWS, Pairs
 from ffn_probe.probes.provenance import Provenance, Where, rows_of
@@ -20,11 +22,18 @@ from ffn_probe.probes.taps import TOKENS, Watched, recomputing
 
 _PAIRED = ("gate", "value", "gate_act")
 _FEW_EXPERTS = 16
+_HALVES = (
+    "gradients came in float16 and no scaler was given: if the loss was scaled, they are "
+    "scaled, too (attach(..., scaler=...))"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What to watch: sampled rows a call (None: all), mantissa bits, roles and experts."""
+    """What to watch: sampled rows a call (None: all), mantissa bits, roles and experts.
+
+    With `scale`, gradients are divided by what the loss was multiplied by.
+    """
 
     rows: int | None = 512
     bits: int = 7
@@ -32,6 +41,7 @@ class Watching:
     experts: frozenset[int] | None = None
     gradients: bool = False
     seed: int = 0
+    scale: LossScale | None = None
 
 
 @dataclass(slots=True)
@@ -53,12 +63,16 @@ class Observer:
 
     def __init__(self, watching: Watching) -> None:
         self.watching = watching
+        self.first_bad = FirstBad()
         self.sites: dict[tuple[str, str, tuple[int, ...]], _Site] = {}
         self.pairs: dict[tuple[str, tuple[int, ...]], Pairs] = {}
         self.blocks: dict[str, Block] = {}
         self.provenance = Provenance(watching.rows, watching.experts, watching.seed)
         self._threes: dict[str, _Three] = {}
         self._fold = 0
+        self._forwards = 0  # since the last backward
+        self._returned = False  # whether a backward came after the last forward
+        self._halves = False  # whether a gradient in float16 came without a scale
 
     # The forward that comes
 
@@ -69,6 +83,8 @@ class Observer:
                 if site.accumulator.lanes != FOLDS:
                     site.accumulator.spill()
         self._fold = fold
+        self._forwards = 1 if self._returned else self._forwards + 1
+        self._returned = False
         self._threes.clear()
         self.provenance.begin(grids, fold, step)
 
@@ -78,8 +94,9 @@ class Observer:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What could not be told of the rows, in words."""
-        return tuple(self.provenance.warnings)
+        """What could not be told of the rows and gradients, in words."""
+        found = tuple(self.provenance.warnings)
+        return (*found, _HALVES) if self._halves else found
 
     # What taps hand over
 
@@ -89,19 +106,34 @@ class Observer:
             if tap.role == TOKENS:
                 self.provenance.remember_tokens(item, tap, value)
                 return
-            where = self.provenance.where(item, tap, value)
-            if not recomputing():
+            again = recomputing()
+            self._returned = self._returned or again
+            doubtful = again and self._forwards > 1
+            place = self.provenance.somewhere if doubtful else self.provenance.where
+            where = place(item, tap, value)
+            if not again:
                 item.tap_fired(tap.role)
                 rows = rows_of(value.detach(), tap)
                 self._fold_in(item, tap.role, rows, where)
             if self.watching.gradients and value.requires_grad:
-                hook = self._gradient_hook(item, tap, where)
+                hook = self._gradient_hook(item, tap, where, doubtful=doubtful)
                 value.register_hook(hook)  # type: ignore[no-untyped-call]
 
-    def _gradient_hook(self, item: Watched, tap: Tap, where: Where) -> Callable[..., None]:
+    def _gradient_hook(
+        self, item: Watched, tap: Tap, where: Where, *, doubtful: bool
+    ) -> Callable[..., None]:
         def take(gradient: Tensor) -> None:
-            with torch._C.DisableTorchFunction():
+            device = gradient.device.type
+            with torch._C.DisableTorchFunction(), torch.autocast(device, enabled=False):
+                self._returned = True
                 rows = rows_of(gradient.detach(), tap)
+                if doubtful:
+                    self.provenance.doubt(item)
+                scale = self.watching.scale
+                if scale is not None:
+                    rows = scale.unscaled(rows)
+                elif gradient.dtype == torch.float16:
+                    self._halves = True
                 self._fold_in(item, GRAD + tap.role, rows, where)
 
         return take
@@ -115,6 +147,7 @@ class Observer:
         if wanted is None or role.removeprefix(GRAD) in wanted:
             site = self._site(item.block, role, rows, where)
             site.accumulator.add(rows, where.address, sample=where.sample, labels=where.labels)
+            self._look(item.block, role, site.accumulator, rows, where)
             if site.noise is not None:
                 few = _spread(where.sample, rows)
                 chosen = rows[few]
@@ -123,6 +156,14 @@ class Observer:
                 site.noise.add(chosen, where.address.fold)
         if role in _PAIRED and "gate_act" in item.block.roles and item.block.kind == "glu":
             self._pair(item, role, rows, where)
+
+    def _look(
+        self, block: Block, role: str, into: Accumulator, rows: Tensor, where: Where
+    ) -> None:
+        lane = where.address.fold if into.lanes == FOLDS else 0
+        counts = into.fold_state["special"][lane]
+        site = Site(block.layer, block.name, role)
+        self.first_bad.look(site, where.experts, counts, rows, where.address, where.labels)
 
     def _site(self, block: Block, role: str, rows: Tensor, where: Where) -> _Site:
         key = (block.name, role, where.experts)
@@ -169,6 +210,11 @@ class Observer:
         """Device memory of the state of all sites."""
         held = sum(site.accumulator.bytes for site in self.sites.values())
         return held + sum(pairs.bytes for pairs in self.pairs.values())
+
+    def rename_steps(self) -> None:
+        """Call all steps so far step 0: they were the forwards of one step."""
+        for site in self.sites.values():
+            site.accumulator.rename_steps()
 
     def tables(self, window: int) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of the window for every table of a run, and start afresh."""

@@ -14,15 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ffn_probe.anatomy import ROLES, Block
 from ffn_probe.errors import AttachError
-from ffn_probe.probes.accumulate import FOLDS
-from ffn_probe.probes.inputs import Grid, grids_of, input_hash, mixed
+from ffn_probe.probes.audit import (
+    missed_calls,
+    rare_experts,
+    silent_blocks,
+    silent_taps,
+    unreached,
+)
+from ffn_probe.probes.counting import Counting
+from ffn_probe.probes.inputs import continues, grids_of, input_hash
+from ffn_probe.probes.metrics import kept, read_numbers
 from ffn_probe.probes.observe import Observer, Watching
+from ffn_probe.probes.options import Options
 from ffn_probe.probes.taps import Watched, install, recomputing
+from ffn_probe.probes.telling import Telling
+from ffn_probe.probes.weight_watch import WeightWatch
 from ffn_probe.runs import TOKENS_KEPT, Manifest, Run, RunWriter, trend_rows
-
-_FEW_TOKENS = 64
+from ffn_probe.vigil import Sighting
 
 
 class Probe:
@@ -35,38 +44,34 @@ class Probe:
         manifest: Manifest,
         watching: Watching,
         *,
-        every: int,
-        window: int,
-        allow_silent: bool = False,
+        options: Options,
         weights: Sequence[Mapping[str, Any]] = (),
         texts: Callable[[int], str] | None = None,
+        weight_watch: WeightWatch | None = None,
+        telling: Telling | None = None,
     ) -> None:
         self.model = model
         self.folder = folder
-        self.every = every
-        self.window = window
-        self.allow_silent = allow_silent
+        self.options = options
         self.blocks = manifest.blocks
         self.observer = Observer(watching)
+        self._counting = Counting(options.every, options.window)
         self._manifest = manifest
         self._watched = [Watched(block) for block in manifest.blocks]
         self._stack = ExitStack()
         self._writer: RunWriter | None = None
-        self._live = False
-        self._batches = 0  # forwards that began a batch
-        self._steps: int | None = None  # calls of `step`; None until the first
+        self._live = False  # whether the forward that runs is watched
+        self._recomputed = False  # whether what is computed again belongs to one that was
         self._windows = 0
         self._lost = False  # whether a window could not be written
-        self._pending = 0  # watched steps since the last flush
-        self._span: tuple[int, int] | None = None  # the first and the last of them
-        self._hashes: dict[int, Tensor] = {}
-        self._counts = {fold: [0, 0] for fold in range(FOLDS)}  # batches, tokens
         self._metrics: list[tuple[int, str, Any]] = []
         self._ever: set[tuple[str, str]] = set()
         self._notes: dict[str, None] = {}
         self._weights = list(weights)  # rows of the first window
         self._texts = texts
         self._tokens: Counter[int] = Counter()  # ids among the largest values
+        self._weight_watch = weight_watch
+        self._telling = telling or Telling(alarms=False)
 
     # Entering and leaving
 
@@ -99,7 +104,8 @@ class Probe:
         writer = self._writer
         if writer is None:
             return
-        if self._batches == 0 and not self._ever and not self._fired():
+        if self._counting.batches == 0 and not self._ever and not self._fired():
+            self._telling.close()
             writer.discard()
             if error is None:
                 raise AttachError(
@@ -110,21 +116,23 @@ class Probe:
         try:
             self._flush()
         finally:  # also when the disk is full: what is complete is closed, nothing is removed
+            self._telling.close()
             if self._windows:
                 self._notes |= dict.fromkeys(writer.compact(last=True))
-                texts = self._vocabulary()
-                notes = (*self._manifest.warnings, *self._audit())
+                last: dict[str, Any] = {"vocabulary": self._vocabulary()}
+                last["warnings"] = (*self._manifest.warnings, *self._audit())
                 state = {} if self._lost else self._state()  # as of the last window written
-                writer.close(**state, warnings=notes, vocabulary=texts)
+                writer.close(**state | last)
             else:
                 writer.discard()
         if error is None and not self._ever:
             raise AttachError(
-                f"no tap of {len(self.blocks)} blocks fired in {self._batches} forward passes. "
-                "Was the model compiled, or does another path run than with the example?"
+                f"no tap of {len(self.blocks)} blocks fired in {self._counting.batches} "
+                "forward passes. Was the model compiled, or does another path run than with "
+                "the example?"
             )
-        silent = self._silent()
-        if error is None and silent and not self.allow_silent:
+        silent = silent_taps(self.blocks, self._ever, self.observer.watching.roles)
+        if error is None and silent and not self.options.allow_silent:
             raise AttachError(
                 f"{len(silent)} taps never fired while their blocks ran (first: {silent[0]}): "
                 "another path runs than with the example. The rest was recorded to "
@@ -137,66 +145,59 @@ class Probe:
         """The run as it stands on disk."""
         return Run.open(self.folder)
 
+    @property
+    def alarms(self) -> tuple[Sighting, ...]:
+        """What a training was told to look at so far, in the order of the windows."""
+        return self._telling.sightings
+
     # What the loop says
 
     def step(self, **metrics: float | Tensor) -> None:
         """End a step, with numbers to keep beside the telemetry (loss=..., lr=...).
 
-        Tensors are read at the next flush, not here. Without calls of `step`, every forward
-        of the model is a step.
+        In a training call it after the optimizer's step: all forwards and backwards since the
+        last call are of one step, and windows are made of such steps. Tensors are read at the
+        next flush, not here. Without calls of `step`, every forward of the model is a step.
         """
-        now = self._step
-        self._metrics += [
-            (now, name, value.detach() if isinstance(value, Tensor) else float(value))
-            for name, value in metrics.items()
-        ]
-        self._steps = now + 1
-        if self._pending >= self.window:
+        self.expect_steps()
+        now = self._counting.step
+        self._metrics += [(now, name, value) for name, value in kept(metrics).items()]
+        self._counting.end_step()
+        if self._counting.full:
             self._flush()
 
-    @property
-    def _step(self) -> int:
-        return self._steps if self._steps is not None else max(self._batches - 1, 0)
+    def expect_steps(self) -> None:
+        """Say that `step` is going to be called: what runs until then is of step 0.
+
+        The first call of `step` says so as well; before it, a window is filled by forwards.
+        """
+        if self._counting.tell(fresh=self._windows == 0):
+            self.observer.rename_steps()
 
     # Hooks of the model
 
     def _awake(self) -> bool:
-        return self._live and (self.observer.watching.gradients or not recomputing())
+        if recomputing():
+            return self._recomputed and self.observer.watching.gradients
+        return self._live
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module
         if recomputing():
             return
+        if not self.options.watches(training=module.training):
+            self._live = False
+            return
         with torch._C.DisableTorchFunction():
-            grids = grids_of(args, kwargs)
-            starts = not any(_continues(g, kwargs) for g in grids[:1])
+            counting, grids = self._counting, grids_of(args, kwargs)
+            starts = not any(continues(g, kwargs) for g in grids[:1])
             if starts:
-                if self._steps is None and self._pending >= self.window:
+                if not counting.told and counting.full:
                     self._flush()
-                self._batches += 1
-            self._live = self._step % self.every == 0
-            if not self._live:
-                return
-            fold = max(self._batches - 1, 0) % FOLDS
-            self._pending += starts
-            self._span = (self._span[0] if self._span else self._step, self._step)
-            self._remember(args, kwargs, grids, fold, starts=starts)
-            self.observer.begin(grids, fold, self._step)
-
-    def _remember(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        grids: tuple[Grid, ...],
-        fold: int,
-        *,
-        starts: bool,
-    ) -> None:
-        code = input_hash(args, kwargs)
-        if code is not None:
-            self._hashes[fold] = mixed(self._hashes.get(fold), code)
-        self._counts[fold][0] += starts
-        self._counts[fold][1] += grids[0].rows if grids else 0
+                counting.batch()
+            self._live = self._recomputed = counting.live
+            if self._live:
+                counting.watch(grids, input_hash(args, kwargs), starts=starts)
+                self.observer.begin(grids, counting.fold, counting.step)
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         del module, args, output
@@ -209,29 +210,21 @@ class Probe:
         """Write the window: one copy of the state, one part a table."""
         if self._writer is None:
             return
-        self._pending = 0
+        span = self._counting.new_window()
         tables = self.observer.tables(self._windows)
-        span, self._span = self._span or (self._step, self._step), None
-        tables["trends"] = trend_rows(tables, self.blocks, window=self._windows, steps=span)
-        metrics = [
-            {
-                "window": self._windows,
-                "step": step,
-                "name": name,
-                "value": float(value),
-                "dp": 0,
-            }
-            for step, name, value in self._metrics
-        ]
-        self._metrics.clear()
+        trends = trend_rows(tables, self.blocks, window=self._windows, steps=span)
+        metrics = self._read_metrics(span[1])
         self._note_silence()
         if not any(tables.values()) and not metrics:
             return
         for line in tables.get("extremes", ()):
             self._tokens.update(line["top_token"].tolist())
-        first = {} if self._windows else {"weights": self._weights}
+        rows: dict[str, Sequence[Mapping[str, Any]]]
+        rows = {**tables, "trends": trends, "metrics": metrics}
+        if not self._windows:
+            rows["weights"] = self._weights
         try:
-            self._writer.write_window(self._windows, tables | first | {"metrics": metrics})
+            self._writer.write_window(self._windows, rows)
         except BaseException:
             self._lost = True
             self._notes[
@@ -239,26 +232,27 @@ class Probe:
             ] = None
             raise
         self._windows += 1
+        self._telling.window(trends, metrics, self.observer.first_bad.known)
         self._writer.update(**self._state())
         self._notes |= dict.fromkeys(self._writer.compact())
 
-    def _state(self) -> dict[str, Any]:
-        folds = [
-            {
-                "hash": format(int(self._hashes[k]) % (1 << 64), "016x")
-                if k in self._hashes
-                else "",
-                "batches": self._counts[k][0],
-                "tokens": self._counts[k][1],
-            }
-            for k in range(FOLDS)
+    def _read_metrics(self, step: int) -> list[dict[str, Any]]:
+        """Return the rows of the table of metrics; numbers on a device are copied at once."""
+        found, self._metrics = self._metrics, []
+        numbers = read_numbers([value for _, _, value in found])
+        listed = [
+            (at, name, value) for (at, name, _), value in zip(found, numbers, strict=True)
         ]
-        return {
-            "folds": tuple(folds),
-            "windows": self._windows,
-            "steps": self._steps if self._steps is not None else self._batches,
-            "tokens": sum(tokens for _, tokens in self._counts.values()),
-        }
+        if self._weight_watch is not None:
+            listed += self._weight_watch.metrics(self._windows, step)
+        return [
+            {"window": self._windows, "step": at, "name": name, "value": value, "dp": 0}
+            for at, name, value in listed
+        ]
+
+    def _state(self) -> dict[str, Any]:
+        warnings = (*self._manifest.warnings, *self._telling.lines())
+        return self._counting.state() | {"windows": self._windows, "warnings": warnings}
 
     def _vocabulary(self) -> dict[str, str]:
         """Return the texts of the tokens of the largest values, the most frequent ones."""
@@ -276,72 +270,20 @@ class Probe:
 
     def _note_silence(self) -> None:
         """Note every role that fired less often in this window than its block ran."""
+        self._notes |= dict.fromkeys(missed_calls(self._watched, self._windows))
         for item in self._watched:
-            fired = item.fired
-            self._ever |= {(item.block.name, role) for role in fired}
-            most = max(fired.values(), default=0)
-            for role in item.block.roles if fired else ():
-                missed = most - fired.get(role, 0)
-                # In a mixture the experts run as often as the router likes.
-                if missed and (role not in fired or not item.block.experts):
-                    self._notes.setdefault(
-                        f"{item.block.name}: the tap of {role!r} missed {missed} of {most} "
-                        f"calls in window {self._windows}"
-                    )
-            fired.clear()
-
-    def _silent(self) -> list[str]:
-        """Return the wanted taps that never fired although their block ran."""
-        wanted = self.observer.watching.roles
-        ran = {name for name, _ in self._ever}
-        return [
-            f"{block.name}/{role}"
-            for block in self.blocks
-            for role in block.roles
-            if block.name in ran
-            and (wanted is None or role in wanted)
-            and (block.name, role) not in self._ever
-        ]
+            self._ever |= {(item.block.name, role) for role in item.fired}
+            item.fired.clear()
 
     def _audit(self) -> list[str]:
-        silent = [
-            b.name for b in self.blocks if not any((b.name, r) in self._ever for r in ROLES)
-        ]
-        notes = [*self._notes, *self.observer.warnings]
-        if silent:
-            notes.append(f"{len(silent)} blocks never ran (first: {silent[0]})")
+        watching = self.observer.watching
+        notes = [*self._notes, *self.observer.warnings, *self._telling.notes]
+        if self._weight_watch is not None:
+            notes += self._weight_watch.notes
+        notes += silent_blocks(self.blocks, self._ever)
+        if watching.gradients:
+            seen = {(name, role) for name, role, _ in self.observer.sites}
+            notes += unreached(self.blocks, self._ever, seen, watching.roles)
         if self._writer is not None and any(b.experts for b in self.blocks):
-            notes += _rare_experts(self.run, self.blocks)
-        return notes
-
-
-def _rare_experts(run: Run, blocks: Sequence[Block]) -> list[str]:
-    """Return a note a block on experts with too few tokens to judge."""
-    rows: dict[str, dict[int, int]] = {}
-    for site in run.sites:
-        if site.expert >= 0:
-            seen = rows.setdefault(site.block, {})
-            seen[site.expert] = max(seen.get(site.expert, 0), run.rows(site)[0])
-    notes = []
-    for block in blocks:
-        if block.name not in rows:
-            continue
-        few = [e for e in range(block.experts) if rows[block.name].get(e, 0) < _FEW_TOKENS]
-        if few:
-            listed = ", ".join(f"#{e}" for e in few[:8]) + (", ..." if len(few) > 8 else "")
-            notes.append(
-                f"{block.name}: too few tokens (under {_FEW_TOKENS}) for {len(few)} of "
-                f"{block.experts} experts: {listed}"
-            )
-    return notes
-
-
-def _continues(grid: Grid, kwargs: Mapping[str, Any]) -> bool:
-    """Whether this forward goes on from a cache: a decode step of one batch."""
-    cache = kwargs.get("past_key_values")
-    if cache is None:
-        return False
-    try:
-        return int(cache.get_seq_length()) > 0
-    except (AttributeError, TypeError, ValueError):
-        return grid.length == 1
+            notes += rare_experts(self.run, self.blocks)
+        return [*notes, *self._telling.lines()]

@@ -87,6 +87,22 @@ class Provenance:
             self.remember_tokens(item, tap, value)
         return memory.where[key]
 
+    def somewhere(self, item: Watched, tap: Tap, value: Tensor) -> Where:
+        """Return whose rows a recomputed tensor holds that may be of an earlier forward."""
+        mixed = tap.expert is not None or tap.labels != ""
+        rows = value.numel() // max(value.shape[tap.axis], 1)
+        if mixed:
+            return self._expert_rows(item, tap, rows, _Memory(), value.device)
+        return self._placed(None, rows, None, (-1,), value.device)
+
+    def doubt(self, item: Watched) -> None:
+        """Note that gradients of several forwards came from one backward that recomputed."""
+        self._warn(
+            item,
+            "was recomputed in one backward for several forwards (reentrant checkpointing): "
+            "gradients of padding are not told from those of tokens",
+        )
+
     def remember_tokens(self, item: Watched, tap: Tap, value: Tensor) -> None:
         """Keep what tells the rows from which experts are given theirs."""
         if self._grids and not recomputing():

@@ -49,6 +49,7 @@ def record(
     if first is None:
         raise ExampleError("there are no batches to record: the iterable is empty")
     first = moved(first, device)
+    options.setdefault("alarms", False)
     if options.get("found") is None:
         options.setdefault("example", first)
     with _evaluating(model), attach(model, to=to, **options) as probe:

@@ -112,16 +112,22 @@ def _cosines(
 
 
 def _gain(model: nn.Module, block: Block) -> np.ndarray:
-    """Return by what the norm before the block multiplies each channel; nothing without."""
+    gain = gain_of(model, block)
+    return _NONE if gain is None else _host(gain)
+
+
+def gain_of(model: nn.Module, block: Block) -> Tensor | None:
+    """Return by what the norm before the block multiplies each channel; None without."""
     norm = block.norm
     if norm.gain is None or norm.module is None:
-        return _NONE
+        return None
     owner = dict(model.named_modules(remove_duplicate=False)).get(norm.module)
     vectors = [] if owner is None else list(owner.named_parameters())
     for name, vector in vectors:
         if vector.numel() == block.d_model and name.rsplit(".", 1)[-1] not in _BIASES:
-            return _host(vector.detach().reshape(-1).float() + (norm.gain == "1+w"))
-    return _NONE
+            gain: Tensor = vector.detach().reshape(-1).float() + (norm.gain == "1+w")
+            return gain
+    return None
 
 
 def _host(values: Tensor) -> np.ndarray:
