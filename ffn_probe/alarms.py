@@ -71,7 +71,7 @@ def nonfinite(where: str, steps: Steps, counts: Values) -> tuple[Alarm, ...]:
     if not bad.size:
         return ()
     step, count = int(steps[bad[0]]), float(counts[bad[0]])
-    text = f"{count:,.0f} NaN or Inf for the first time in the window that ends at step {step}"
+    text = f"{count:,.0f} NaN or Inf in the window up to step {step}, none before"
     return (Alarm("non-finite", where, step, count, text),)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pandas as pd
 from dash import html
 
@@ -22,14 +23,9 @@ from dashboard.pages.training_tables import (
 )
 from ffn_probe.anatomy import ROLE_TEXT, Site
 from ffn_probe.errors import UnknownName
-from ffn_probe.figures.history import (
-    History,
-    history,
-    one_site,
-    site_lines,
-    step_grid,
-)
+from ffn_probe.figures.history import History, history, quantiles, site_lines
 from ffn_probe.figures.numbers import number
+from ffn_probe.figures.step_grid import step_grid
 from ffn_probe.figures.steps_heatmap import steps_ends, steps_heatmap
 from ffn_probe.figures.training import step_range, training_chart
 from ffn_probe.measures import MEASURES, measure
@@ -110,10 +106,7 @@ def _one_of(what: str, value: str, possible: Sequence[str]) -> str:
 
 def _history(library: Library, id_: str, name: str) -> History:
     def make() -> History:
-        run = library.run(id_)
-        if is_paired(run):
-            return History(id_, run.trends([name]).iloc[:0], run.table("metrics"), ())
-        return history(run, [name], label=id_)
+        return history(library.run(id_), [name], label=id_)
 
     return library.once(f"training history {name}", [id_], make)
 
@@ -121,10 +114,13 @@ def _history(library: Library, id_: str, name: str) -> History:
 def _lines(library: Library, view: View, found: Sequence[History]) -> list[pd.DataFrame]:
     listed = []
     for id_, one in zip(view.runs.values(), found, strict=True):
-        own = one.like(view.site)
-        make = partial(site_lines, library.run(id_), own, view.measure)
-        listed.append(library.once(f"training {own} {view.measure}", [id_], make))
+        bands = library.once("training bands", [id_], partial(_bands, library, id_))
+        listed.append(site_lines(one, bands, one.like(view.site), view.measure))
     return listed
+
+
+def _bands(library: Library, id_: str) -> History:
+    return quantiles(library.run(id_))
 
 
 def _chosen_site(found: Sequence[History], wanted: str) -> Site:
@@ -132,10 +128,9 @@ def _chosen_site(found: Sequence[History], wanted: str) -> Site:
     first = next(one for one in found if one.windows > 1)
     if wanted:
         return first.site(wanted)
-    hidden = first.trends[first.trends["role"] == "hidden"]
-    lines = hidden if len(hidden) else first.trends
-    top = int(lines["absmax"].fillna(-1.0).to_numpy().argmax())
-    return one_site(lines.iloc[[top]])
+    peaks = first.values["absmax"].max(axis=1, initial=-np.inf, where=first.seen)
+    hidden = [i for i, site in enumerate(first.sites) if site.role == "hidden"]
+    return first.sites[max(hidden or range(len(first.sites)), key=lambda i: peaks[i])]
 
 
 def _version(library: Library, runs: dict[str, str]) -> str:
@@ -167,7 +162,7 @@ def _option(id_: str, run: Run) -> str:
 
 
 def _pickers(view: View, first: History, query: Query) -> Content:
-    sites = first.sites if any(s == view.site for s in first.sites) else (view.site,)
+    sites = first.sites if view.site in first.sites else (view.site,)
     layers = [s for s in sites if (s.role, s.expert) == (view.site.role, view.site.expert)]
     roles = [s for s in sites if (s.block, s.expert) == (view.site.block, view.site.expert)]
     experts = [s for s in sites if (s.block, s.role) == (view.site.block, view.site.role)]
@@ -242,7 +237,7 @@ def _grids(library: Library, view: View, found: Sequence[History]) -> Grids:
     for id_, one in zip(view.runs.values(), found, strict=True):
         own = one.like(view.site)
         if own is not None:
-            make = partial(step_grid, one.trends, view.measure, own, by=view.by)
+            make = partial(step_grid, one, view.measure, own, by=view.by)
             key = f"training map {view.measure} {view.by} {own}"
             listed.append((one, library.once(key, [id_], make)))
     return listed

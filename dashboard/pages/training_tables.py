@@ -8,8 +8,9 @@ from dash import dcc, html
 from dashboard.components.page import Content, Query, href
 from dashboard.components.table import table
 from ffn_probe.alarms import KINDS, Alarm
-from ffn_probe.figures.history import History, StepGrid
+from ffn_probe.figures.history import History
 from ffn_probe.figures.numbers import number
+from ffn_probe.figures.step_grid import StepGrid
 from ffn_probe.measures import measure
 from ffn_probe.report.words import shortened
 
@@ -66,11 +67,11 @@ def alarm_table(found: Sequence[History], query: Query) -> Content:
     for one, alarm in sorted(listed, key=lambda pair: pair[1].step):
         grouped.setdefault((alarm.step, one.name, alarm.kind), []).append(alarm)
     rows: list[list[Content]] = [
-        [f"{step:,}", run, kind, _where(alarms, query), _what(alarms)]
+        [f"{step:,}", run, kind, _what(alarms), _where(alarms, query)]
         for (step, run, kind), alarms in list(grouped.items())[:_ROWS]
     ]
     more = f", the first {_ROWS} lines" if len(grouped) > _ROWS else ""
-    shown = table(("step", "run", "kind", "where", "what"), rows, right=(0,),
+    shown = table(("step", "run", "kind", "what", "where"), rows, right=(0,),
                   caption=f"{len(listed)} alarms by step{more}")  # fmt: skip
     return html.Div([shown, rules])
 
@@ -89,8 +90,10 @@ def _where(alarms: Sequence[Alarm], query: Query) -> Content:
 def _what(alarms: Sequence[Alarm]) -> str:
     """Return what was seen: of a forecast the earliest, else the first in the data flow."""
     first = min(alarms, key=lambda a: a.value) if alarms[0].kind == "growth" else alarms[0]
-    lead = {"growth": "first ", "non-finite": "first in the data flow "}.get(first.kind, "")
-    return (f"{lead}{first.where}: " if len(alarms) > 1 else "") + first.text
+    if len(alarms) == 1 or "/" not in first.where:
+        return first.text
+    lead = {"growth": " first", "non-finite": ", first in the data flow"}.get(first.kind, "")
+    return f"{first.where}{lead}: {first.text}"
 
 
 # ---- as files ----------------------------------------------------------------------
@@ -118,9 +121,9 @@ def alarm_frame(found: Sequence[History]) -> pd.DataFrame:
 def map_frame(grids: Grids) -> pd.DataFrame:
     """Return every cell of the maps: run, site, last step of the window, value."""
     rows = [
-        (one.name, name, int(grid.steps[i, j]), float(grid.values[i, j]))
+        (one.name, name, step, value)
         for one, grid in grids
-        for i, name in enumerate(grid.names)
-        for j in range(grid.values.shape[1])
+        for cells in zip(grid.names, grid.steps.tolist(), grid.values.tolist(), strict=True)
+        for name, step, value in zip(*cells, strict=True)
     ]
     return pd.DataFrame(rows, columns=["run", "site", "step", "value"])

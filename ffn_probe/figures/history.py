@@ -1,13 +1,11 @@
 """What a training was like over its steps: the numbers behind the charts of it."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from ffn_probe.alarms import KINDS, Alarm, growth, metric_alarms, nonfinite
 from ffn_probe.anatomy import Site
@@ -17,29 +15,41 @@ from ffn_probe.measures import measure
 from ffn_probe.runs import QUANTILES, Run
 
 FIRST_METRICS = ("loss", "grad_norm", "lr")
+SPIKED = ("loss", "grad_norm")
+"""The metrics whose spikes are alarms."""
 POINTS = 1500  # of a metric in a chart; more are drawn as the least and the most of a stretch
-PLACES = ("layer", "block", "role", "expert")
+_PLACE = ("layer", "block", "role", "expert")
+_RANKS = ("dp", "tp", "pp", "ep")
+
+Matrix = Float32[np.ndarray, "sites windows"]
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The trends and metrics of one run, with the numbers that a page needs."""
+    """One run over its windows: numbers of every site, metrics, alarms.
+
+    `sites` are by layer, block, role in the order of the data flow, expert; `first` and
+    `last` the steps that a window saw; `values` by name a row a site and a column a window,
+    NaN where there is none, of several ranks the most unusual (float32, as on disk).
+    """
 
     name: str
-    trends: pd.DataFrame
+    sites: tuple[Site, ...]
+    first: Int64[np.ndarray, " windows"]
+    last: Int64[np.ndarray, " windows"]
+    values: Mapping[str, Matrix]
     metrics: pd.DataFrame
-    alarms: tuple[Alarm, ...]
+    alarms: tuple[Alarm, ...] = ()
 
     @property
     def windows(self) -> int:
         """How many windows it has."""
-        return int(self.trends["window"].nunique())
+        return int(self.last.size)
 
     @property
-    def sites(self) -> tuple[Site, ...]:
-        """Every site, by layer, block, role in the order of the data flow, expert."""
-        keys = self.trends[list(PLACES)].drop_duplicates()
-        return in_order(_site(row) for row in keys.itertuples(index=False, name=None))
+    def seen(self) -> Bool[np.ndarray, "sites windows"]:
+        """Where a site has a finite value."""
+        return np.asarray(np.isfinite(self.values["absmax"]))
 
     def site(self, name: str) -> Site:
         """Return the site of that name.
@@ -47,17 +57,16 @@ class History:
         Raises:
             UnknownName: the history has no such site.
         """
-        for site in self.sites:
-            if site.name == name:
-                return site
-        raise UnknownName.of("site", name, [site.name for site in self.sites])
+        known = {site.name: site for site in self.sites}
+        if name not in known:
+            raise UnknownName.of("site", name, known)
+        return known[name]
 
     def like(self, site: Site) -> Site | None:
         """Return the site at the same layer, role and expert: another model's counterpart."""
-        for other in self.sites:
-            if (other.layer, other.role, other.expert) == (site.layer, site.role, site.expert):
-                return other
-        return None
+        wanted = (site.layer, site.role, site.expert)
+        found = (s for s in self.sites if (s.layer, s.role, s.expert) == wanted)
+        return next(found, None)
 
     def metric(self, name: str) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """Return the steps and values of a metric, by step."""
@@ -79,37 +88,63 @@ def history(run: Run, names: Sequence[str] = (), *, label: str = "") -> History:
         UnknownName: one of `names` is no measure and no quantile.
         RunError, SchemaError: a part cannot be read.
     """
-    trends = run.trends(dict.fromkeys(("absmax", "nonfinite", *names)))
-    metrics = run.table("metrics")
-    return History(label or run.name, trends, metrics, alarms(trends, metrics))
+    chosen = tuple(dict.fromkeys(("absmax", "nonfinite", *names)))
+    found = history_of(run.trends(chosen), run.table("metrics"), chosen, label or run.name)
+    return History(
+        found.name, found.sites, found.first, found.last, found.values, found.metrics,
+        alarms(found),
+    )  # fmt: skip
 
 
-def alarms(trends: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Alarm, ...]:
-    """Return what has to be looked at, by step, then kind, then the order of the data flow.
+def history_of(
+    trends: pd.DataFrame, metrics: pd.DataFrame, names: Sequence[str], label: str
+) -> History:
+    """Return the history that two tables of a run hold, without alarms."""
+    sites, row = _sites_of(trends)
+    windows, column = np.unique(trends["window"].to_numpy(np.int64), return_inverse=True)
+    first = np.full(windows.size, np.iinfo(np.int64).max)
+    last = np.full(windows.size, np.iinfo(np.int64).min)
+    np.minimum.at(first, column, trends["first_step"].to_numpy(np.int64))
+    np.maximum.at(last, column, trends["last_step"].to_numpy(np.int64))
+    several = any(trends[rank].nunique() > 1 for rank in _RANKS)
+    values = {}
+    for name in names:
+        given = trends[name].to_numpy(np.float64)
+        order = np.argsort(unusual(given, name), kind="stable") if several else slice(None)
+        table = np.full((len(sites), windows.size), np.nan, np.float32)
+        table[row[order], column[order]] = given[order]
+        values[name] = table
+    return History(label, sites, first, last, values, metrics)
 
-    Metrics: where they are no numbers, and the spikes of loss and gradient norm. Sites: the
-    first window with NaN or Inf, and the growth of the largest magnitude: beyond fp16
-    everywhere, beyond e4m3 where a format's numbers are wanted, at `hidden`.
-    """
-    found: list[Alarm] = []
-    for name, lines in metrics.groupby("name", sort=True):
-        line = lines.sort_values("step", kind="stable")
-        steps, values = (line[c].to_numpy(t) for c, t in (("step", np.int64), ("value", float)))
-        some = metric_alarms(str(name), steps, values)
-        found += [a for a in some if a.kind != "spike" or name in {"loss", "grad_norm"}]
-    by_site = {
-        _site(keys): lines
-        for keys, lines in trends.groupby(list(PLACES), sort=False, observed=True)
-    }
-    for site in in_order(by_site):
-        lines = by_site[site]
-        steps = lines["last_step"].to_numpy(np.int64)
-        counts, peaks = (lines[c].to_numpy(np.float64) for c in ("nonfinite", "absmax"))
-        limits = ("e4m3", "fp16") if site.role == "hidden" else ("fp16",)
-        found += nonfinite(site.name, steps, counts)
-        found += growth(site.name, steps, peaks, limits=limits)
-    order = list(KINDS)
-    return tuple(sorted(found, key=lambda a: (a.step, order.index(a.kind))))
+
+def _sites_of(trends: pd.DataFrame) -> tuple[tuple[Site, ...], Int64[np.ndarray, " n"]]:
+    """Return the sites of the lines, in order, and the site of every line."""
+    codes, keys = [], []
+    for name in _PLACE:
+        code, distinct = pd.factorize(trends[name], use_na_sentinel=False)
+        codes.append(np.asarray(code, np.int64))
+        keys.append(list(distinct))
+    key = np.zeros(len(trends), np.int64)
+    for code, known in zip(codes, keys, strict=True):
+        key = key * len(known) + code
+    _, at, inverse = np.unique(key, return_index=True, return_inverse=True)
+    found = [
+        Site(int(layer), str(block), str(role), int(expert))
+        for layer, block, role, expert in zip(
+            *([k[c] for c in code[at]] for k, code in zip(keys, codes, strict=True)),
+            strict=True,
+        )
+    ]
+    ordered = in_order(found)
+    place = {site: i for i, site in enumerate(ordered)}
+    return ordered, np.array([place[site] for site in found], np.int64)[inverse]
+
+
+def unusual(values: Float64[np.ndarray, " n"], name: str) -> Float64[np.ndarray, " n"]:
+    """Return numbers that are the larger the more unusual a value is; NaN is -inf."""
+    direction = "both" if name in QUANTILES else measure(name).direction
+    turned: np.ndarray = {"low": -values, "both": np.abs(values)}.get(direction, values)
+    return np.where(np.isnan(turned), -np.inf, turned)
 
 
 def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
@@ -119,31 +154,59 @@ def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
     return tuple(sorted(listed, key=lambda s: (s.layer, s.block, order[s.role], s.expert)))
 
 
-def one_site(lines: pd.DataFrame) -> Site:
-    """Return the site of lines that are all of one."""
-    return _site(next(lines[list(PLACES)].itertuples(index=False, name=None)))
+def alarms(of: History) -> tuple[Alarm, ...]:
+    """Return what has to be looked at, by step, then kind, then the order of the data flow.
 
-
-def _site(keys: Any) -> Site:
-    layer, block, role, expert = keys
-    return Site(int(layer), str(block), str(role), int(expert))
+    Metrics: where they are no numbers, and the spikes of loss and gradient norm. Sites: the
+    first window with NaN or Inf, and the growth of the largest magnitude: beyond fp16
+    everywhere, at `hidden` also beyond e4m3.
+    """
+    found: list[Alarm] = []
+    for name in of.metric_names:
+        some = metric_alarms(name, *of.metric(name))
+        found += [a for a in some if a.kind != "spike" or name in SPIKED]
+    for site, counts, peaks in zip(
+        of.sites, of.values["nonfinite"], of.values["absmax"], strict=True
+    ):
+        seen = ~np.isnan(counts)  # windows that saw the site at all
+        limits = ("e4m3", "fp16") if site.role == "hidden" else ("fp16",)
+        count, peak = (x[seen].astype(np.float64) for x in (counts, peaks))
+        found += nonfinite(site.name, of.last[seen], count)
+        found += growth(site.name, of.last[seen], peak, limits=limits)
+    order = list(KINDS)
+    return tuple(sorted(found, key=lambda a: (a.step, order.index(a.kind))))
 
 
 # ---- one site ---------------------------------------------------------------------------
 
 
-def site_lines(run: Run, site: Site | None, name: str) -> pd.DataFrame:
-    """Return the quantiles and a measure of one site, a row a window; of none no rows.
-
-    Of several ranks it is the first that is shown.
+def quantiles(run: Run) -> History:
+    """Return the quantiles of the values of every site: a history without metrics, alarms.
 
     Raises:
         RunError, SchemaError: a part cannot be read.
     """
-    lines = run.trends((*QUANTILES, name), site=site or "")
-    if site is None:
-        lines = lines.iloc[:0]
-    return lines.drop_duplicates("window")
+    none = pd.DataFrame({"step": [], "name": [], "value": []})
+    return history_of(run.trends(QUANTILES), none, tuple(QUANTILES), run.name)
+
+
+def site_lines(of: History, bands: History, site: Site | None, name: str) -> pd.DataFrame:
+    """Return the steps, quantiles and a measure of one site, a row a window that saw it.
+
+    Args:
+        of: the history, which has the measure among its values.
+        bands: the `quantiles` of the same run.
+        site: which; of None there are no rows.
+        name: the measure.
+    """
+    columns: dict[str, np.ndarray] = {"first_step": of.first, "last_step": of.last}
+    row = of.sites.index(site) if site in of.sites else -1
+    for key in QUANTILES:
+        columns[key] = bands.values[key][row] if row >= 0 else of.last * np.nan
+    columns[name] = of.values[name][row] if row >= 0 else of.last * np.nan
+    frame = pd.DataFrame(columns)
+    seen = ~np.isnan(of.values["nonfinite"][row]) if row >= 0 else np.zeros(of.windows, bool)
+    return frame[seen].reset_index(drop=True)
 
 
 def thinned(
@@ -161,83 +224,3 @@ def thinned(
         else:
             chosen.append(int(part[0]))
     return steps[chosen], values[chosen]
-
-
-# ---- layers over steps ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StepGrid:
-    """A measure over rows (layers or roles) and windows, neighbours put together.
-
-    `edges` are the steps where columns begin and end; `values` the most unusual value of
-    the windows, experts and ranks in a cell (NaN: none), `steps` the last step of its window.
-    `names` are the sites of a cell.
-    """
-
-    rows: tuple[str, ...]
-    names: tuple[str, ...]
-    edges: Int64[np.ndarray, " edges"]
-    values: Float64[np.ndarray, "rows columns"]
-    steps: Int64[np.ndarray, "rows columns"]
-    together: int
-
-
-def step_grid(
-    trends: pd.DataFrame, name: str, site: Site, *, by: str = "layer", most: int = 600
-) -> StepGrid:
-    """Return a measure of all layers at the role of `site`, or of all roles of its block.
-
-    Args:
-        trends: the windows of every site, with the column `name`.
-        name: the measure.
-        site: which role (by layer) or which block (by role).
-        by: "layer" or "role".
-        most: columns; of more windows, neighbours share one by the most unusual value.
-    """
-    same = trends["role" if by == "layer" else "block"] == (
-        site.role if by == "layer" else site.block
-    )
-    chosen = trends[same & trends[name].notna()]
-    rows = _row_sites(trends[same])
-    windows = np.unique(trends["window"].to_numpy())
-    together = max(1, math.ceil(windows.size / most))
-    column = np.searchsorted(windows, chosen["window"].to_numpy()) // together
-    known = pd.MultiIndex.from_tuples(
-        [(s.block, s.role) for s in rows], names=["block", "role"]
-    )
-    keys = pd.MultiIndex.from_frame(chosen[["block", "role"]].astype(object))
-    row = known.get_indexer(keys)
-    width = math.ceil(windows.size / together)
-    values = np.full((len(rows), width), np.nan)
-    steps = np.zeros((len(rows), width), np.int64)
-    order = np.argsort(_unusual(chosen[name].to_numpy(np.float64), name), kind="stable")
-    last = chosen["last_step"].to_numpy(np.int64)
-    values[row[order], column[order]] = chosen[name].to_numpy(np.float64)[order]
-    steps[row[order], column[order]] = last[order]
-    labels = tuple(str(s.layer) if by == "layer" else s.role for s in rows)
-    edges = _edges(trends, together)
-    return StepGrid(labels, tuple(s.name for s in rows), edges, values, steps, together)
-
-
-def _row_sites(trends: pd.DataFrame) -> list[Site]:
-    """Return one site a row: layers by depth, or roles in the order of the data flow."""
-    keys = trends[list(PLACES)].drop_duplicates(["block", "role"])
-    sites = [_site(row) for row in keys.itertuples(index=False, name=None)]
-    return list(in_order(sites))
-
-
-def _unusual(values: Float64[np.ndarray, " n"], name: str) -> Float64[np.ndarray, " n"]:
-    """Return numbers that are the larger the more unusual a value is."""
-    direction = "both" if name in QUANTILES else measure(name).direction
-    found: np.ndarray = {"low": -values, "both": np.abs(values)}.get(direction, values)
-    return found
-
-
-def _edges(trends: pd.DataFrame, together: int) -> Int64[np.ndarray, " edges"]:
-    """Return where the columns begin, in steps, and where the last ends."""
-    windows = trends.groupby("window")
-    starts = windows["first_step"].min().to_numpy(np.int64)[::together]
-    end = windows["last_step"].max().to_numpy(np.int64)[-1:] + 1
-    edges: np.ndarray = np.concatenate([starts, end])
-    return edges

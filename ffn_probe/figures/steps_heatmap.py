@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ffn_probe.figures.history import StepGrid
 from ffn_probe.figures.numbers import number
+from ffn_probe.figures.step_grid import StepGrid
 from ffn_probe.figures.theme import FONT, SEQUENTIAL, css
 from ffn_probe.figures.training import MARGIN
 
 _LARGEST = float(np.finfo(np.float32).max)
-_CLICKED = 40_000  # cells; with more, the names of the sites are not sent for every cell
 _WIDE = 100.0
 _LABELS = 24
 
@@ -37,7 +36,7 @@ def steps_heatmap(
 ) -> go.Figure:
     """Return the heatmap of a grid; logarithmic where `ends` span decades.
 
-    A cell's `customdata` is the name of its site where there are not too many cells.
+    A cell's `customdata` is the name of its site.
 
     Args:
         grid: the values.
@@ -58,16 +57,17 @@ def steps_heatmap(
         powers = list(range(math.floor(low), math.ceil(high) + 1))
         powers = powers[:: max(1, math.ceil(len(powers) / 6))]
         bar |= {"tickvals": powers, "ticktext": [number(10.0**p) for p in powers]}
-    cells = grid.values.size
+    said = [
+        [_said(v, s, grid.together) for v, s in zip(*row, strict=True)]
+        for row in zip(values.tolist(), grid.steps.tolist(), strict=True)
+    ]
     figure = go.Figure(
         go.Heatmap(
             z=np.clip(shown, -_LARGEST, _LARGEST).astype(np.float32), x=edges,
             y=list(range(len(grid.rows))), zmin=low, zmax=high if high > low else low + 1,
             colorscale=[[stop, css(color)] for stop, color in SEQUENTIAL], colorbar=bar,
-            text=[[_said(v, s, grid.together) for v, s in zip(*row, strict=True)]
-                  for row in zip(values, grid.steps, strict=True)],
-            customdata=[[n] * grid.values.shape[1] for n in grid.names]
-            if cells <= _CLICKED else None,
+            text=np.array(said, dtype=object),  # an array is not copied value by value
+            customdata=np.array([list(row) for row in grid.names], dtype=object),
             hovertemplate=f"{by} %{{y}}<br>%{{text}}<extra></extra>", hoverongaps=False,
         )
     )  # fmt: skip

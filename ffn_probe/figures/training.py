@@ -20,7 +20,7 @@ from ffn_probe.runs import QUANTILES
 BANDS = (("q01", "q99", 0.10), ("q05", "q95", 0.14), ("q25", "q75", 0.22))
 """Lower and upper edge of a band, and how dark it is alone; they lie over each other."""
 
-MARGIN = {"l": 76, "r": 64, "t": 10, "b": 46}
+MARGIN = {"l": 76, "r": 80, "t": 10, "b": 46}
 _LEGEND = 34  # px
 _LANE, _FAN, _LINE, _METRIC, _GAP = 20, 250, 150, 104, 16  # px
 _WIDE = 100.0  # largest over smallest; a log scale beyond
@@ -92,11 +92,11 @@ def training_chart(
 
 def step_range(histories: Sequence[History]) -> list[int]:
     """Return the first and the last step of several runs: the range of an axis for all."""
-    ends = [one.trends[["first_step", "last_step"]] for one in histories if len(one.trends)]
-    if not ends:
+    known = [one for one in histories if one.windows]
+    if not known:
         return [0, 1]
-    first = min(int(end["first_step"].min()) for end in ends)
-    return [first, max(first, *(int(end["last_step"].max()) for end in ends)) + 1]
+    return [min(int(one.first.min()) for one in known),
+            max(int(one.last.max()) for one in known) + 1]  # fmt: skip
 
 
 def _metrics(histories: Sequence[History]) -> tuple[str, ...]:
@@ -209,10 +209,9 @@ def _said(row: Sequence[float]) -> str:
     """Return the quantiles of a window in words."""
     named = dict(zip(QUANTILES, row, strict=True))
     q = {name: number(float(value)) for name, value in named.items()}
-    return (
-        f"median {q['q50']}, 25-75 %: {q['q25']} to {q['q75']}, "
-        f"5-95 %: {q['q05']} to {q['q95']}, 1-99 %: {q['q01']} to {q['q99']}"
-    )
+    lines = [f"median {q['q50']}"]
+    pairs = (("25-75", "q25", "q75"), ("5-95", "q05", "q95"), ("1-99", "q01", "q99"))
+    return "<br>".join([*lines, *(f"{n} %: {q[low]} to {q[top]}" for n, low, top in pairs)])
 
 
 def _fan_axis(lines: Sequence[pd.DataFrame]) -> Asinh:
