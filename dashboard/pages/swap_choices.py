@@ -13,7 +13,6 @@ from dashboard.components.table import table
 from dashboard.data import Library
 from dashboard.pages.swapped import Cells
 from ffn_probe.figures.choices import Candidate
-from ffn_probe.figures.factorial import CELLS
 from ffn_probe.figures.multiples import multiples_chart, panels
 from ffn_probe.figures.numbers import decibels, number, percent
 from ffn_probe.runs import Run
@@ -32,7 +31,7 @@ WHO: tuple[Option, ...] = (("cells", "those of the 2 x 2"), ("all", "every run o
 
 def multiples_part(library: Library, cells: Cells, picks: Mapping[str, str]) -> list[Content]:
     """Return gate, hidden and out of the four cells on shared axes."""
-    names = [name for name in CELLS if cells.runs[name]]
+    names = [name for name in cells.names if cells.runs[name]]
     if not names:
         return []
     rows = [

@@ -45,12 +45,19 @@ class Cells:
     @property
     def found(self) -> list[str]:
         """The runs that there are."""
-        return [self.runs[name] for name in CELLS if self.runs[name]]
+        return [self.runs[name] for name in self.names if self.runs[name]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cells that differ: two or one where only one norm or activation is chosen."""
+        norms = (0, 1) if self.norms[0] != self.norms[1] else (0,)
+        acts = (0, 1) if self.activations[0] != self.activations[1] else (0,)
+        return tuple(name for name in CELLS if int(name[1]) in norms and int(name[2]) in acts)
 
     @property
     def square(self) -> bool:
         """Whether two different norms and two different activations are chosen."""
-        return self.norms[0] != self.norms[1] and self.activations[0] != self.activations[1]
+        return len(self.names) == len(CELLS)
 
     def title(self, name: str) -> str:
         """Return a cell in words: "rmsnorm, silu glu"."""
@@ -128,7 +135,7 @@ def effects_part(
     if entry.unit == "dB":
         head.append(html.P("Levels in dB do not add: effects are of noise power over signal "
                            "power, less is better.", className="dim"))  # fmt: skip
-    table_ = {n: _levels(library, cells.runs[n], picks) for n in CELLS if cells.runs[n]}
+    table_ = {n: _levels(library, cells.runs[n], picks) for n in cells.names if cells.runs[n]}
     short = entry.label + (f", {unit}" if unit else "")
     lines = interaction_chart(
         table_, norms=cells.norms, activations=cells.activations, label=short

@@ -143,7 +143,7 @@ def _effects(
     library: Library, cells: Cells, picks: Mapping[str, str]
 ) -> tuple[Effects | None, tuple[Effects, ...]]:
     """Return the pooled effects (None where a cell is missing) and those of every layer."""
-    if len(cells.found) < len(CELLS) or not cells.square:
+    if len(cells.found) < len(CELLS):
         return None, ()
     entry, names = measure(picks["measure"]), tuple(cells.runs[name] for name in CELLS)
     factors = (f"{cells.norms[1]} for {cells.norms[0]}",
@@ -196,7 +196,7 @@ def _choosers(found: _Recorded, cells: Cells) -> Content:
     several = [
         select(f"run of {cells.title(name)}", f"r{name[1:]}",
                [(i, i) for i in cells.choices[name]], cells.runs[name])
-        for name in CELLS
+        for name in cells.names
         if len(cells.choices[name]) > 1
     ]  # fmt: skip
     return controls(
@@ -212,9 +212,10 @@ def _square(library: Library, cells: Cells, picks: Mapping[str, str]) -> Content
     """Return the four runs as a table of links, with the chosen measure in each."""
     entry = measure(picks["measure"])
     rows: list[list[Content]] = []
-    for i, norm in enumerate(cells.norms):
+    norms, acts = dict.fromkeys(cells.norms), dict.fromkeys(cells.activations)
+    for i, norm in enumerate(norms):
         row: list[Content] = [html.B(norm)]
-        for j in range(len(cells.activations)):
+        for j in range(len(acts)):
             name = cells.runs[f"v{i}{j}"]
             if not name:
                 row.append(html.Span("not recorded", className="dim"))
@@ -225,13 +226,13 @@ def _square(library: Library, cells: Cells, picks: Mapping[str, str]) -> Content
                                   f"{number(mean)} {added_unit(entry)}"]))  # fmt: skip
         rows.append(row)
     caption = f"{entry.label} at {picks['role']}, mean of the layers"
-    return table(("", *cells.activations), rows, caption=caption)
+    return table(("", *acts), rows, caption=caption)
 
 
 def _missing(library: Library, cells: Cells) -> list[Content]:
     """Return what has to be recorded for a whole 2 x 2."""
     parts: list[Content] = []
-    for name in CELLS:
+    for name in cells.names:
         if not cells.runs[name]:
             folder = _quoted(library, cells.folder(name))
             how = f"ffn-probe record MODEL --data FILE --to {folder}"
@@ -287,7 +288,7 @@ def _twins(
          "activation": c.choice.activation}
         for c in candidates
     ]  # fmt: skip
-    runs = [{"cell": n, "choice": cells.title(n), "run": cells.runs[n]} for n in CELLS]
+    runs = [{"cell": n, "choice": cells.title(n), "run": cells.runs[n]} for n in cells.names]
     tables = {"effects": pd.DataFrame(rows), "choices": pd.DataFrame(flat),
               "cells": pd.DataFrame(runs)}  # fmt: skip
     return {name: frame for name, frame in tables.items() if len(frame)}
