@@ -157,7 +157,8 @@ def read_trends(
     """Return the trends of a run folder, by window; `frame.attrs["units"]` holds the units.
 
     Columns: the keys, `first_step`, `last_step`, `rows` and the chosen numbers. A number that
-    does not apply, or that the recording did not know, is NaN.
+    does not apply, or that the recording did not know, is NaN. A window whose steps nobody
+    recorded has its ordinal in their place.
 
     Args:
         folder: the folder of the run.
@@ -225,7 +226,7 @@ def _derived(folder: Path, windows: int | None, blocks: Iterable[Block], site: s
         wanted = site.partition("#")[0].rpartition("/")[0]
         for window, paths in sorted(parts.items()):
             tables = {t: list(_rows(found, t, wanted)) for t, found in paths.items()}
-            span = steps.get(window) or _steps_of(tables.get("extremes", ()))
+            span = steps.get(window) or _steps_of(tables.get("extremes", ()), window)
             lines += trend_rows(tables, known, window=window, steps=span)
     schema = TABLES[TABLE]
     columns = {f.name: pa.array([line[f.name] for line in lines], f.type) for f in schema}
@@ -261,8 +262,9 @@ def _steps(folder: Path, windows: int | None) -> dict[int, tuple[int, int]]:
     return found
 
 
-def _steps_of(extremes: Sequence[Row]) -> tuple[int, int]:
-    """Return the first and last step at which a largest value was seen, (0, 0) for none."""
+def _steps_of(extremes: Sequence[Row], window: int) -> tuple[int, int]:
+    """Return the first and last step at which a largest value was seen, else the ordinal."""
     seen = [row["top_step"] for row in extremes if row["top_step"].size]
     steps = np.concatenate([np.zeros(0, np.int64), *seen])
-    return (int(steps.min()), int(steps.max())) if steps.size else (0, 0)
+    steps = steps[steps >= 0]
+    return (int(steps.min()), int(steps.max())) if steps.size else (window, window)
