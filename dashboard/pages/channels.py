@@ -9,7 +9,7 @@ from dash import html
 from dashboard.components.chosen import chosen
 from dashboard.components.control import Option, controls, select
 from dashboard.components.graph import graph
-from dashboard.components.page import Content, Page, Query, nothing, page
+from dashboard.components.page import Content, Numbers, Page, Query, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
 from dashboard.pages.sides import Side, choice, crumbs, heading, roomy, sides_of, steps
@@ -23,6 +23,7 @@ from ffn_probe.figures.channel_chart import (
     kurtosis_curve,
     sorted_curves,
 )
+from ffn_probe.figures.channel_digest import ChannelDigest, channel_digest, layer_channels
 from ffn_probe.figures.channel_list import (
     KINDS,
     LARGE,
@@ -30,24 +31,14 @@ from ffn_probe.figures.channel_list import (
     OUTLIER,
     QUIET,
     SHARED,
-    WHOLE,
-    Found,
     Match,
-    Widths,
     matched,
-    unusual,
-    widths,
 )
 from ffn_probe.figures.grid import ordered_roles
 from ffn_probe.figures.numbers import number
 from ffn_probe.figures.places import spans
 from ffn_probe.figures.weight_rms import WeightRms, weight_chart, weight_rms
-from ffn_probe.runs.channel_map import (
-    CHANNEL_MEASURES,
-    COLUMNS,
-    ChannelMap,
-    channel_measure,
-)
+from ffn_probe.runs.channel_map import CHANNEL_MEASURES, ChannelMap, channel_measure
 
 _TITLE = "Channels"
 _MEASURES: tuple[Option, ...] = tuple((m.name, m.label) for m in CHANNEL_MEASURES)
@@ -77,20 +68,17 @@ def channels(library: Library, query: Query) -> Page:
     measure = channel_measure(chosen(query, "measure", _MEASURES))
     sort = chosen(query, "sort", _SORTS)
     there = [side for side in sides if role in _roles([side])]
-    maps = [_map(library, side, role, measure.name) for side in there]
-    whole = [_widths(library, side, role) for side in there]
-    layers = sorted({layer for w in whole for layer in w.layers})
+    held = [_digest(library, side, role) for side in there]
+    layers = sorted({layer for one in held for layer in one.layers})
     options = [(str(layer), f"layer {layer}") for layer in layers]
-    layer = int(chosen(query, "layer", options, str(_loudest(whole))))
-    found = [unusual(w) for w in whole]
-    matches = matched(
-        found[0], found[1] if len(found) > 1 else [], shared=role in SHARED
-    ) if there[0].letter == "a" else matched([], found[0], shared=role in SHARED)  # fmt: skip
+    layer = int(chosen(query, "layer", options, str(held[0].loudest)))
+    matches = _matches(there, held)
+    maps = [one.maps[measure.name] for one in held]
     return page(
         _TITLE,
         crumbs(sides),
         *heading(f"{_TITLE} of {role}", sides),
-        html.P([ROLE_TEXT.get(role, ""), ". ", _summed(there, found)]),
+        html.P([ROLE_TEXT.get(role, ""), ". ", _summed(there, held)]),
         *_missing(sides, there, role),
         controls(
             select("Role", "role", [(r, r) for r in roles], role),
@@ -102,10 +90,10 @@ def channels(library: Library, query: Query) -> Page:
         html.H2(f"{measure.label.capitalize()} of every channel"),
         *_heatmaps(there, maps, sort),
         *_lists(matches, role, there),
-        *_curves(library, there, role, measure.name, layer),
-        *_kurtosis(there, whole),
-        *_weights(there, whole, role, layer),
-        data=_frames(there, matches, maps, whole),
+        *_curves(there, role, measure.name, layer),
+        *_kurtosis(there, held),
+        *_weights(there, role, layer),
+        data=_frames(there, matches, maps, held),
         command=f"ffn-probe show {sides[0].run.path} --measure he_kurtosis",
     )
 
@@ -120,24 +108,15 @@ def _roles(sides: Sequence[Side]) -> list[str]:
     )
 
 
-def _map(
-    library: Library, side: Side, role: str, measure: str, columns: int = COLUMNS
-) -> ChannelMap:
-    return library.once(
-        f"channel map {role} {measure} {columns}", [side.id],
-        lambda: side.run.channel_map(role, measure, columns=columns),
-    )  # fmt: skip
+def _digest(library: Library, side: Side, role: str) -> ChannelDigest:
+    return library.once(f"channels {role}", [side.id], lambda: channel_digest(side.run, role))
 
 
-def _widths(library: Library, side: Side, role: str) -> Widths:
-    return library.once(f"channels {role}", [side.id], lambda: widths(side.run, role))
-
-
-def _loudest(whole: Sequence[Widths]) -> int:
-    """Return the layer with the channel that stands out most."""
-    best = [(float(np.nanmax(w.times[i], initial=0.0)), -layer)
-            for w in whole for i, layer in enumerate(w.layers)]  # fmt: skip
-    return -max(best)[1]
+def _matches(sides: Sequence[Side], held: Sequence[ChannelDigest]) -> list[Match]:
+    """Return the unusual channels of both runs, or of the only one that has the role."""
+    found = {side.letter: one.unusual for side, one in zip(sides, held, strict=True)}
+    shared = held[0].role in SHARED
+    return matched(found.get("a", ()), found.get("b", ()), shared=shared)
 
 
 def _unrecorded(side: Side) -> Content:
@@ -157,11 +136,11 @@ def _missing(sides: Sequence[Side], there: Sequence[Side], role: str) -> list[Co
     ]
 
 
-def _summed(sides: Sequence[Side], found: Sequence[Sequence[Found]]) -> str:
+def _summed(sides: Sequence[Side], held: Sequence[ChannelDigest]) -> str:
     """Return how many channels of each kind there are, in a sentence."""
     said = []
-    for side, listed in zip(sides, found, strict=True):
-        counts = {kind: len({f.channel for f in listed if f.kind == kind}) for kind in KINDS}
+    for side, one in zip(sides, held, strict=True):
+        counts = {k: len({f.channel for f in one.unusual if f.kind == k}) for k in KINDS}
         parts = [f"{count:,} {kind}" for kind, count in counts.items() if count]
         said.append(f"{side.title}: {', '.join(parts) or 'no channel is unusual'}")
     return "; ".join(said) + "."
@@ -228,17 +207,13 @@ def _layer_table(found: ChannelMap) -> Content:
     )  # fmt: skip
 
 
-def _curves(
-    library: Library, sides: Sequence[Side], role: str, measure: str, layer: int
-) -> list[Content]:
+def _curves(sides: Sequence[Side], role: str, measure: str, layer: int) -> list[Content]:
     """Return the channels of one layer by rank."""
     entry = channel_measure(measure)
-    lines = []
-    for side in sides:
-        found = _map(library, side, role, measure, columns=WHOLE)
-        if layer in found.layers:
-            line = found.values[found.layers.index(layer)]
-            lines.append((side.title, side.color, line[~np.isnan(line)]))
+    lines = [
+        (side.title, side.color, layer_channels(side.run, role, layer, measure))
+        for side in sides if _has(side, role, layer)
+    ]  # fmt: skip
     if not lines:
         return []
     zeros = ", ".join(f"{int((line == 0).sum()):,} of {line.size:,} in {name}"
@@ -260,10 +235,14 @@ def _curves(
     ]
 
 
-def _kurtosis(sides: Sequence[Side], whole: Sequence[Widths]) -> list[Content]:
+def _has(side: Side, role: str, layer: int) -> bool:
+    return any(site.role == role and site.layer == layer for site in side.run.sites)
+
+
+def _kurtosis(sides: Sequence[Side], held: Sequence[ChannelDigest]) -> list[Content]:
     """Return how unlike the channels of each layer are, as one number a layer."""
-    lines = [(side.title, side.color, w.layers, w.kurtosis.tolist())
-             for side, w in zip(sides, whole, strict=True)]  # fmt: skip
+    lines = [(side.title, side.color, one.layers, one.kurtosis.tolist())
+             for side, one in zip(sides, held, strict=True)]  # fmt: skip
     most = "; ".join(
         f"{name}: at most {number(max(values))}" for name, _, _, values in lines
         if np.isfinite(values).all()
@@ -291,13 +270,11 @@ def _kurtosis(sides: Sequence[Side], whole: Sequence[Widths]) -> list[Content]:
     ]  # fmt: skip
 
 
-def _weights(
-    sides: Sequence[Side], whole: Sequence[Widths], role: str, layer: int
-) -> list[Content]:
+def _weights(sides: Sequence[Side], role: str, layer: int) -> list[Content]:
     """Return whether large channels come from large weights, where weights were recorded."""
     charts = []
-    for side, w in zip(sides, whole, strict=True):
-        found = _beside(side, w, role, layer)
+    for side in sides:
+        found = _beside(side, role, layer)
         if found is None:
             continue
         said = f"{found.label} against RMS: rank correlation {number(found.spearman)}"
@@ -318,13 +295,12 @@ def _weights(
     ]
 
 
-def _beside(side: Side, w: Widths, role: str, layer: int) -> WeightRms | None:
+def _beside(side: Side, role: str, layer: int) -> WeightRms | None:
     blocks = [block for block in side.run.blocks if block.layer == layer]
-    if layer not in w.layers or len(blocks) != 1 or blocks[0].experts:
+    if len(blocks) != 1 or blocks[0].experts or not _has(side, role, layer):
         return None
-    line = w.rms[w.layers.index(layer)]
     weights = side.run.weights(blocks[0].name)
-    return weight_rms(role, weights, line[~np.isnan(line)])
+    return weight_rms(role, weights, layer_channels(side.run, role, layer, "rms"))
 
 
 # ---- the list ---------------------------------------------------------------------------
@@ -382,8 +358,29 @@ def _frames(
     sides: Sequence[Side],
     matches: Sequence[Match],
     maps: Sequence[ChannelMap],
-    whole: Sequence[Widths],
-) -> dict[str, pd.DataFrame]:
+    held: Sequence[ChannelDigest],
+) -> dict[str, Numbers]:
+    return {
+        "unusual": lambda: _unusual_frame(matches),
+        "channels": lambda: pd.concat(
+            [_map_frame(side, found) for side, found in zip(sides, maps, strict=True)],
+            ignore_index=True,
+        ),
+        "layers": lambda: pd.concat(
+            [
+                pd.DataFrame({
+                    "side": side.letter, "run": side.id, "role": one.role,
+                    "layer": one.layers, "he_kurtosis": one.kurtosis,
+                    "typical_rms": one.typical,
+                })
+                for side, one in zip(sides, held, strict=True)
+            ],
+            ignore_index=True,
+        ),
+    }  # fmt: skip
+
+
+def _unusual_frame(matches: Sequence[Match]) -> pd.DataFrame:
     listed = [
         {"side": letter, "kind": m.kind, "channel": m.channel, "in": m.where,
          "layers": " ".join(map(str, f.layers)), "largest": f.largest, "times_typical": f.times,
@@ -400,21 +397,13 @@ def _frames(
         "times_typical",
         "robust_z",
     )
-    cells = []
-    for side, found in zip(sides, maps, strict=True):
-        rows, at = np.nonzero(found.channels >= 0)
-        cells.append(pd.DataFrame({
-            "side": side.letter, "run": side.id, "role": found.role,
-            "layer": np.array(found.layers)[rows], "block": np.array(found.blocks)[rows],
-            "channel": found.channels[rows, at], found.measure.name: found.values[rows, at],
-        }))  # fmt: skip
-    layers = [
-        pd.DataFrame({"side": side.letter, "run": side.id, "role": w.role, "layer": w.layers,
-                      "he_kurtosis": w.kurtosis, "typical_rms": w.typical})
-        for side, w in zip(sides, whole, strict=True)
-    ]  # fmt: skip
-    return {
-        "unusual": pd.DataFrame(listed, columns=list(columns)),
-        "channels": pd.concat(cells, ignore_index=True),
-        "layers": pd.concat(layers, ignore_index=True),
-    }
+    return pd.DataFrame(listed, columns=list(columns))
+
+
+def _map_frame(side: Side, found: ChannelMap) -> pd.DataFrame:
+    rows, at = np.nonzero(found.channels >= 0)
+    return pd.DataFrame({
+        "side": side.letter, "run": side.id, "role": found.role,
+        "layer": np.array(found.layers)[rows], "block": np.array(found.blocks)[rows],
+        "channel": found.channels[rows, at], found.measure.name: found.values[rows, at],
+    })  # fmt: skip

@@ -10,7 +10,7 @@ from dash import html
 from dashboard.components.chosen import chosen
 from dashboard.components.control import Option, chips, controls, select
 from dashboard.components.graph import graph
-from dashboard.components.page import Content, Page, Query, nothing, page
+from dashboard.components.page import Content, Numbers, Page, Query, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
 from dashboard.pages.sides import (
@@ -39,8 +39,8 @@ from ffn_probe.figures.neurons import (
     reach,
 )
 from ffn_probe.figures.numbers import number, percent
-from ffn_probe.runs import WeightGeometry
-from ffn_probe.sketches import BitHistogram, Channels, Joint
+from ffn_probe.runs import Run
+from ffn_probe.sketches import BitHistogram, Joint
 
 _TITLE = "Gate \u00d7 value"
 _VIEWS: tuple[Option, ...] = (("both", "side by side"), ("difference", "difference"))
@@ -55,33 +55,20 @@ _HOW_CELLS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+Held = tuple[BitHistogram, Joint | None, dict[str, float], Neurons | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Inside:
-    """What a run holds of one block or expert."""
+    """What a run holds of one block or expert; `neurons` is None without gate and value."""
 
     side: Side
     block: Block
     expert: int
     gate: BitHistogram
-    hidden: BitHistogram | None
-    channels: Channels | None
     joint: Joint | None
-    weights: WeightGeometry | None
-
-    @property
-    def facts(self) -> dict[str, float]:
-        """The numbers of the gate, by name."""
-        return gate_facts(
-            self.gate, hidden=self.hidden, joint=self.joint, weights=self.weights,
-            activation=self.block.activation,
-        )  # fmt: skip
-
-    @property
-    def neurons(self) -> Neurons | None:
-        """The neurons, None for a block without gate and value."""
-        return None if self.joint is None else neurons_of(
-            self.joint, self.channels, self.weights
-        )  # fmt: skip
+    facts: dict[str, float]
+    neurons: Neurons | None
 
 
 def gate(library: Library, query: Query) -> Page:
@@ -142,27 +129,37 @@ def _insides(
     library: Library, sides: Sequence[Side], block: Block, expert: int
 ) -> list[Inside]:
     """Return what the sides hold of the block and of its partner, the first one always."""
-    found = [_inside(sides[0], block, expert)]
+    found = [_inside(library, sides[0], block, expert)]
     other = partner(library, sides, block)
     if other is not None:
         experts = _experts(sides[1], other)
         own = expert if expert in experts else next(iter(experts), None)
         if own is not None:
-            found.append(_inside(sides[1], other, own))
+            found.append(_inside(library, sides[1], other, own))
     return found
 
 
-def _inside(side: Side, block: Block, expert: int) -> Inside:
-    run, known = side.run, set(side.run.sites)
-    gate, hidden = (Site(block.layer, block.name, role, expert) for role in ("gate", "hidden"))
+def _inside(library: Library, side: Side, block: Block, expert: int) -> Inside:
+    name = f"inside {block.name}#{expert}"
+    held = library.once(name, [side.id], lambda: _held(side.run, block, expert))
+    return Inside(side, block, expert, *held)
+
+
+def _held(run: Run, block: Block, expert: int) -> Held:
+    """Return the gate's values, the pairs, the numbers and the neurons of a block."""
+    known = set(run.sites)
+    gate, hidden = (Site(block.layer, block.name, r, expert) for r in ("gate", "hidden"))
     summary = run.summary(hidden) if hidden in known else None
-    return Inside(
-        side=side, block=block, expert=expert, gate=run.histogram(gate),
+    joint = summary.joint if summary is not None else None
+    weights = run.weights(block.name, expert)
+    values = run.histogram(gate)
+    facts = gate_facts(
+        values, joint=joint, weights=weights, activation=block.activation,
         hidden=run.histogram(hidden) if hidden in known else None,
-        channels=summary.channels if summary is not None else None,
-        joint=summary.joint if summary is not None else None,
-        weights=run.weights(block.name, expert),
     )  # fmt: skip
+    channels = summary.channels if summary is not None else None
+    neurons = None if joint is None else neurons_of(joint, channels, weights)
+    return values, joint, facts, neurons
 
 
 def _unrecorded(side: Side) -> Content:
@@ -310,8 +307,7 @@ def _shown(value: float | None, unit: str, *, signed: bool = False) -> str:
 
 def _neurons(found: Sequence[Inside]) -> list[Content]:
     """Return the neurons one by one: their weights against how gate and value move."""
-    known = [(x, x.neurons) for x in found]
-    sides = [(x, n) for x, n in known if n is not None]
+    sides = [(x, n) for x in found if (n := x.neurons) is not None]
     if not sides:
         return []
     head = html.H2("Neurons")
@@ -392,26 +388,36 @@ def _outliers(sides: Sequence[tuple[Inside, Neurons]]) -> Content:
 # ---- the twin ---------------------------------------------------------------------------
 
 
-def _frames(found: Sequence[Inside]) -> dict[str, pd.DataFrame]:
-    facts = [
+def _frames(found: Sequence[Inside]) -> dict[str, Numbers]:
+    """Return the tables, which are made when they are asked for."""
+    frames: dict[str, Numbers] = {"numbers": lambda: _fact_frame(found)}
+    paired = [x for x in found if x.joint is not None]
+    if paired:
+        frames["neurons"] = lambda: pd.concat([_neuron_frame(x) for x in paired])
+        frames["cells"] = lambda: pd.concat(
+            [_cells(x.side, x.joint) for x in paired if x.joint is not None]
+        )
+    return frames
+
+
+def _fact_frame(found: Sequence[Inside]) -> pd.DataFrame:
+    return pd.DataFrame([
         {"side": x.side.letter, "run": x.side.id, "block": x.block.name, "layer": x.block.layer,
          "expert": x.expert, "number": f.name, "value": x.facts[f.name], "unit": f.unit,
          "formula": f.formula}
         for x in found for f in FACTS if f.name in x.facts
-    ]  # fmt: skip
-    neurons = [
-        pd.DataFrame({
-            "side": x.side.letter, "run": x.side.id, "neuron": np.arange(n.correlation.size),
-            "cosine": n.cosine if n.cosine.size else np.nan, "correlation": n.correlation,
-            "hidden_rms": n.hidden_rms, "hidden_mean": n.hidden_mean, "gate_std": n.gate_std,
-        })
-        for x in found if (n := x.neurons) is not None
-    ]  # fmt: skip
-    cells = [_cells(x.side, x.joint) for x in found if x.joint is not None]
-    frames = {"numbers": pd.DataFrame(facts)}
-    if neurons:
-        frames |= {"neurons": pd.concat(neurons), "cells": pd.concat(cells)}
-    return frames
+    ])  # fmt: skip
+
+
+def _neuron_frame(x: Inside) -> pd.DataFrame:
+    n = x.neurons
+    if n is None:
+        return pd.DataFrame()
+    return pd.DataFrame({
+        "side": x.side.letter, "run": x.side.id, "neuron": np.arange(n.correlation.size),
+        "cosine": n.cosine if n.cosine.size else np.nan, "correlation": n.correlation,
+        "hidden_rms": n.hidden_rms, "hidden_mean": n.hidden_mean, "gate_std": n.gate_std,
+    })  # fmt: skip
 
 
 def _cells(side: Side, joint: Joint) -> pd.DataFrame:

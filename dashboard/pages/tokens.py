@@ -10,7 +10,7 @@ from dash import html
 from dashboard.components.chosen import chosen
 from dashboard.components.control import Option, controls, select
 from dashboard.components.graph import graph
-from dashboard.components.page import Content, Page, Query, nothing, page
+from dashboard.components.page import Content, Numbers, Page, Query, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
 from dashboard.pages.sides import Side, choice, crumbs, heading, roomy, sides_of, steps
@@ -25,9 +25,9 @@ from ffn_probe.figures.tokens import (
     SiteTokens,
     TopValue,
     sink,
+    sink_told,
     site_tokens,
     size_map,
-    told,
 )
 
 _TITLE = "Tokens"
@@ -73,7 +73,7 @@ def tokens(library: Library, query: Query) -> Page:
         crumbs(sides),
         *heading(f"{_TITLE} of {role}", sides),
         html.P(ROLE_TEXT.get(role, "") + "."),
-        *(html.P(f"{s.side.title}: {told(sink(s.top))}") for s in shown),
+        *(html.P(f"{s.side.title}: {sink_told(sink(s.top))}") for s in shown),
         *_notes(sides, shown, role),
         controls(
             select("Role", "role", [(r, r) for r in roles], role),
@@ -212,7 +212,7 @@ def _places(shown: Sequence[Shown]) -> list[Content]:
     if not any(t.position >= 0 for _, _, top in placed for t in top):
         return [html.H2("Where they sit"), listed]
     label = "The largest values by position and layer. " + " ".join(
-        f"{s.side.title}: {told(sink(s.top))}" for s in shown
+        f"{s.side.title}: {sink_told(sink(s.top))}" for s in shown
     )
     return [
         html.H2("Where they sit"),
@@ -291,19 +291,26 @@ def _ratios(shown: Sequence[Shown]) -> list[Content]:
 # ---- the twin ---------------------------------------------------------------------------
 
 
-def _frames(shown: Sequence[Shown]) -> dict[str, pd.DataFrame]:
-    top = [
+def _frames(shown: Sequence[Shown]) -> dict[str, Numbers]:
+    """Return the tables, which are made when they are asked for."""
+    return {"largest": lambda: _top_frame(shown), "sites": lambda: _site_frame(shown)}
+
+
+def _top_frame(shown: Sequence[Shown]) -> pd.DataFrame:
+    return pd.DataFrame([
         {"side": s.side.letter, "run": s.side.id, "layer": t.site.layer, "block": t.site.block,
          "role": t.site.role, "expert": t.site.expert, "value": t.value,
          "times_median": t.times, "text": t.text, "token": t.token, "position": t.position,
          "sequence": t.sequence, "step": t.step, "channel": t.channel, "massive": t.massive}
         for s in shown for t in s.top
-    ]  # fmt: skip
-    sites = [
+    ])  # fmt: skip
+
+
+def _site_frame(shown: Sequence[Shown]) -> pd.DataFrame:
+    return pd.DataFrame([
         {"side": s.side.letter, "run": s.side.id, "layer": x.site.layer, "block": x.site.block,
          "role": x.site.role, "expert": x.site.expert, "tokens": x.rows,
          "median_abs": x.median, "spike_ratio": x.spike, "mean_over_std": x.ratio,
          "mean_over_std_p99": x.ratio_p99, "zero_tokens": x.zeros}
         for s in shown for x in s.sites
-    ]  # fmt: skip
-    return {"largest": pd.DataFrame(top), "sites": pd.DataFrame(sites)}
+    ])  # fmt: skip

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from ffn_probe.runs import Run
-from ffn_probe.runs.channel_map import ChannelMap
-
 OUTLIER = 6.0
 """Times the typical RMS from which on a channel is an outlier (as `outlier_channels`)."""
 
@@ -24,8 +21,6 @@ SHARED = frozenset({"resid", "normed", "out"})
 """Roles whose channels are the same in every layer: those of the residual stream."""
 
 KINDS = ("outlier", "large", "never active", "quiet")
-WHOLE = 1 << 30
-"""Columns of a map in which every channel has its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,29 +105,14 @@ class Match:
         return "A only" if self.b is None else "both"
 
 
-def widths(run: Run, role: str) -> Widths:
-    """Return every channel of a role of a run; of experts, the one that stands out.
-
-    Raises:
-        UnknownName: no channels of the role were recorded.
-    """
-    maps = [run.channel_map(role, name, columns=WHOLE) for name in ("rms", "absmax", "active")]
-    return widths_of(maps)
-
-
-def widths_of(maps: Sequence[ChannelMap]) -> Widths:
-    """Return the channels of whole maps of rms, absmax and active share."""
-    rms, absmax, active = (m.values.astype(np.float64) for m in maps)
-    return Widths(maps[0].role, maps[0].layers, rms, absmax, active)
-
-
 def unusual(of: Widths) -> list[Found]:
     """Return the channels that are outliers, large in many layers, never active, or quiet.
 
     Channels of the residual stream are listed once, with their layers; neurons, which have
     nothing in common from layer to layer, once a layer. By kind, then the largest first.
     """
-    found = [one for kind, mask in _masks(of) for one in _listed(of, kind, mask)]
+    sizes = (of.absmax, of.times, of.z)
+    found = [one for kind, mask in _masks(of) for one in _listed(of, kind, mask, sizes)]
     order = {kind: i for i, kind in enumerate(KINDS)}
     return sorted(found, key=lambda f: (order[f.kind], -np.nan_to_num(f.times), f.channel))
 
@@ -169,9 +149,11 @@ def _masks(of: Widths) -> Iterator[tuple[str, Bool[np.ndarray, "blocks channels"
 
 
 def _listed(
-    of: Widths, kind: str, mask: Bool[np.ndarray, "blocks channels"]
+    of: Widths,
+    kind: str,
+    mask: Bool[np.ndarray, "blocks channels"],
+    sizes: tuple[Float64[np.ndarray, "blocks channels"], ...],
 ) -> Iterator[Found]:
-    times, z = of.times, of.z
     layers = np.array(of.layers)
     for channel in np.flatnonzero(mask.any(axis=0)).tolist():
         rows = np.flatnonzero(mask[:, channel])
@@ -179,7 +161,7 @@ def _listed(
         for at in groups:
             yield Found(
                 kind, channel, tuple(layers[at].tolist()),
-                *(_most(x[at, channel]) for x in (of.absmax, times, z)),
+                *(_most(x[at, channel]) for x in sizes),
             )  # fmt: skip
 
 
@@ -189,6 +171,5 @@ def _most(values: Float64[np.ndarray, " n"]) -> float:
 
 
 def _median(values: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, " rows"]:
-    found = [np.median(row[~np.isnan(row)]) if (~np.isnan(row)).any() else np.nan
-             for row in values]  # fmt: skip
-    return np.array(found, np.float64)
+    known = [row[~np.isnan(row)] for row in values]
+    return np.array([np.median(row) if row.size else np.nan for row in known], np.float64)

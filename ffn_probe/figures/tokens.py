@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64
 
 from ffn_probe.anatomy import Site
 from ffn_probe.runs import Run
+from ffn_probe.runs.progress import told
 from ffn_probe.runs.visible import visible
 from ffn_probe.sketches import BitHistogram
 
@@ -77,7 +78,8 @@ class SiteTokens:
 def site_tokens(run: Run, role: str) -> list[SiteTokens]:
     """Return the tokens of every site of a role, by layer."""
     texts = run.manifest.vocabulary
-    return [_tokens(run, site, texts) for site in run.sites if site.role == role]
+    sites = [site for site in run.sites if site.role == role]
+    return [_tokens(run, site, texts) for site in told(f"reading {run.name}", sites)]
 
 
 def _tokens(run: Run, site: Site, texts: Mapping[str, str]) -> SiteTokens:
@@ -182,7 +184,7 @@ def sink(top: Iterable[TopValue], most: int = 6) -> Sink:
     )
 
 
-def told(found: Sink) -> str:
+def sink_told(found: Sink) -> str:
     """Return where the largest values sit, in a sentence."""
     if not found.total:
         return "no value other than zero was seen."

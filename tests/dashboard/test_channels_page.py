@@ -12,7 +12,7 @@ from ffn_probe.anatomy import Site
 from ffn_probe.figures.numbers import number
 from tests.compare.made_runs import draws, make_run
 from tests.dashboard.glu_runs import make_glu_run
-from tests.dashboard.trees import links, of, rows, text
+from tests.dashboard.trees import frame, links, of, rows, text
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
 LIBRARY = Library(SAMPLES)
@@ -43,8 +43,9 @@ def test_outliers_are_listed_with_the_run_they_are_in() -> None:
     best = int(np.argmax(channels.rms))
     row = next(r for r in listed if r[0] == str(best) and r[3] == "layer 2")
     assert row[4] == number(float(channels.absmax[best]))
-    frame = page.data["unusual"]
-    assert set(frame["in"]) <= {"A only", "B only", "both"}  # type: ignore[index]
+    assert set(frame(page, "unusual")["in"]) <= {"A only", "B only", "both"}
+    assert len(frame(page, "channels")) == 2 * 4 * 384
+    assert len(frame(page, "layers")) == 8
 
 
 def test_the_gains_of_the_norm_stand_beside_its_channels() -> None:

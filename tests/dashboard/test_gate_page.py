@@ -10,7 +10,7 @@ from dashboard.data import Library
 from dashboard.routes import render
 from ffn_probe.figures.numbers import number
 from tests.dashboard.glu_runs import make_glu_run
-from tests.dashboard.trees import links, of, rows, text
+from tests.dashboard.trees import frame, links, of, rows, text
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
 LIBRARY = Library(SAMPLES)
@@ -52,8 +52,9 @@ def test_the_numbers_are_those_of_the_runs() -> None:
         assert weights is not None
         cosine = float(np.abs(weights.cos_gate_up).mean())
         assert table["cosine of gate and up"][i] == number(cosine)
-    frame = page.data["numbers"]
-    assert set(frame["side"]) == {"a", "b"}  # type: ignore[index]
+    assert set(frame(page, "numbers")["side"]) == {"a", "b"}
+    assert len(frame(page, "neurons")) == 2 * 256
+    assert frame(page, "cells").groupby("side")["pairs"].sum().tolist() == [524288] * 2
     assert set(page.data) == {"numbers", "neurons", "cells"}
 
 
@@ -114,7 +115,7 @@ def test_a_mixture_shows_its_busiest_expert_and_offers_the_others(tmp_path: Path
         "expert 3 (160 tokens)", "expert 1 (80 tokens)", "expert 0 (40 tokens)",
     ]  # fmt: skip
     other = render(Library(tmp_path), "/gate", "?a=moe&expert=0")
-    assert other.data["numbers"]["expert"].unique().tolist() == [0]  # type: ignore[index]
+    assert frame(other, "numbers")["expert"].unique().tolist() == [0]
     assert render(Library(tmp_path), "/gate", "?a=moe&expert=2").error
 
 

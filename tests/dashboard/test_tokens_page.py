@@ -11,7 +11,7 @@ from dashboard.data import Library
 from dashboard.routes import render
 from ffn_probe.figures.numbers import number
 from tests.dashboard.glu_runs import make_glu_run
-from tests.dashboard.trees import links, of, rows, text
+from tests.dashboard.trees import frame, links, of, rows, text
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
 LIBRARY = Library(SAMPLES)
@@ -53,9 +53,8 @@ def test_both_runs_have_their_spikes_by_layer() -> None:
             for i in range(4)
         ]
         assert list(trace.y) == pytest.approx(expected)
-    sites = page.data["sites"]
-    assert len(sites) == 8  # type: ignore[arg-type]
-    assert len(page.data["largest"]) == 128  # type: ignore[arg-type]
+    assert len(frame(page, "sites")) == 8
+    assert len(frame(page, "largest")) == 128
 
 
 def test_the_view_is_in_the_address() -> None:

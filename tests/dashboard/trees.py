@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
 from dash.development.base_component import Component
+
+from dashboard.components.page import Page
 
 
 def parts(content: Any) -> Iterator[Component | str]:
@@ -39,3 +42,9 @@ def rows(content: Any) -> list[list[str]]:
         for body in of(content, "Tbody")
         for row in of(body, "Tr")
     ]
+
+
+def frame(page: Page, name: str) -> pd.DataFrame:
+    """Return a table of the machine twin of a page."""
+    made = page.data[name]
+    return made() if callable(made) else made

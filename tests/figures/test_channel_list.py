@@ -7,12 +7,12 @@ import pytest
 
 from ffn_probe.anatomy import Site
 from ffn_probe.errors import UnknownName
+from ffn_probe.figures.channel_digest import channel_digest, layer_channels
 from ffn_probe.figures.channel_list import (
     Found,
     Widths,
     matched,
     unusual,
-    widths,
 )
 from ffn_probe.sketches import Channels
 from tests.compare.made_runs import draws, make_run
@@ -98,30 +98,45 @@ def test_channels_that_a_block_does_not_have_are_nothing() -> None:
 # ---- of runs ----------------------------------------------------------------------------
 
 
-def test_the_widths_of_a_run_are_those_of_its_sketches(tmp_path: Path) -> None:
+def test_a_digest_holds_what_the_sketches_of_a_run_hold(tmp_path: Path) -> None:
     sites = {Site(i, f"layers.{i}.mlp", "hidden"): draws(i, channels=12 + i) for i in range(3)}
-    for values in sites.values():
+    for site, values in sites.items():
         for rows in values:
-            rows[:, 2] *= 40
+            rows[:, 2] *= 40 + site.layer
             rows[:, 7] = 0
     run = make_run(tmp_path / "run", sites)
-    of = widths(run, "hidden")
-    assert of.layers == (0, 1, 2)
+    of = channel_digest(run, "hidden")
+    assert (of.role, of.layers, of.loudest) == ("hidden", (0, 1, 2), 2)
     for i, site in enumerate(sites):
         channels = run.summary(site).channels
         size = channels.count.size
-        np.testing.assert_allclose(of.rms[i, :size], channels.rms, rtol=1e-6)
-        assert np.isnan(of.rms[i, size:]).all()
+        np.testing.assert_allclose(of.maps["rms"].values[i, :size], channels.rms, rtol=1e-6)
+        np.testing.assert_allclose(of.maps["mean"].values[i, :size], channels.mean, rtol=1e-6)
+        assert np.isnan(of.maps["absmax"].values[i, size:]).all()
         assert of.kurtosis[i] == pytest.approx(channels.he_kurtosis(), rel=1e-5)
-        np.testing.assert_array_equal(of.times[i, :size] > 6, channels.outliers())
-    kinds = [(f.kind, f.channel) for f in unusual(of)]
+        alive = channels.rms[channels.active > 0]
+        assert of.typical[i] == pytest.approx(np.median(alive), rel=1e-6)
+        line = layer_channels(run, "hidden", i, "absmax")
+        np.testing.assert_allclose(line, channels.absmax, rtol=1e-6)
+    kinds = [(f.kind, f.channel) for f in of.unusual]
     assert kinds == [("outlier", 2)] * 3 + [("never active", 7)] * 3
+
+
+def test_a_digest_of_many_channels_can_be_drawn_and_misses_none(tmp_path: Path) -> None:
+    sites = {Site(i, f"layers.{i}.mlp", "hidden"): draws(i, folds=1, rows=4, channels=6000)
+             for i in range(50)}  # fmt: skip
+    sites[Site(31, "layers.31.mlp", "hidden")][0][:, 4321] *= 300
+    of = channel_digest(make_run(tmp_path / "run", sites), "hidden")
+    drawn = of.maps["absmax"]
+    assert drawn.values.size <= 160_000
+    assert 4321 in drawn.channels[31]
+    assert [(f.channel, f.layers) for f in of.unusual] == [(4321, (31,))]
 
 
 def test_a_role_that_was_not_recorded_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {Site(0, "layers.0.mlp", "out"): draws(0)})
     with pytest.raises(UnknownName, match="hidden"):
-        widths(run, "hidden")
+        channel_digest(run, "hidden")
 
 
 # ---- two runs ---------------------------------------------------------------------------

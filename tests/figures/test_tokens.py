@@ -15,9 +15,9 @@ from ffn_probe.figures.tokens import (
     half_octaves,
     shown_token,
     sink,
+    sink_told,
     site_tokens,
     size_map,
-    told,
 )
 from ffn_probe.runs import Run
 from ffn_probe.sketches import BitHistogram
@@ -106,7 +106,7 @@ def test_the_massive_values_alone_say_where_a_sink_is() -> None:
     found = sink([*others, *massive])
     assert (found.total, found.massive, found.first, found.delimiters) == (3, 3, 3, 3)
     assert found.channels == ((9, 3),)
-    assert told(found) == (
+    assert sink_told(found) == (
         "3 massive values: 3 at the first position, 3 at a delimiter or space, 3 in channel 9."
     )
 
@@ -115,8 +115,8 @@ def test_what_is_not_known_of_tokens_is_not_counted() -> None:
     found = sink([top(1.0, position=-1), top(2.0, position=4, text=".")])
     assert (found.total, found.placed, found.known) == (2, 1, 1)
     assert found.positions == ((4, 1),)
-    assert told(sink([])) == "no value other than zero was seen."
-    assert "position" not in told(sink([top(1.0, position=-1)]))
+    assert sink_told(sink([])) == "no value other than zero was seen."
+    assert "position" not in sink_told(sink([top(1.0, position=-1)]))
 
 
 # ---- charts -----------------------------------------------------------------------------
