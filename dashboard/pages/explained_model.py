@@ -31,7 +31,7 @@ from ffn_probe.report.paired_words import MARKS, output_drifts, sentences
 
 _DEPTH = (
     "Local is the error of the candidate's block on the reference's input; inherited is what "
-    "the blocks before hand to it. A bar or dot further up is a larger error; what is under "
+    "the blocks before hand to it. A bar or dot further up is a larger error; what lies in "
     "the grey zone cannot be told from the reference run twice. A click leads to the block."
 )
 _LIKENESS = (

@@ -16,6 +16,7 @@ from ffn_probe.figures.site_formats import (
     EIGHT_BITS,
     FOUR_BITS,
     SiteFormats,
+    Survival,
     View,
     best,
     keys_of,
@@ -109,21 +110,30 @@ def _label(side: Side, keys: Sequence[str], target: float, view: View) -> str:
 
 
 def survivors_part(sides: Sequence[Side], target: float, view: View) -> list[Content]:
-    """Return the table of formats: how many sites hold, and the worst one."""
+    """Return the table of formats: how many sites hold, and the worst one, run by run."""
     by: View = "measured" if view == "difference" else view
+    every = [site for side in sides for site in side.sites]
     rows: list[list[Content]] = []
+    for key in keys_of(every, by):
+        row: list[Content] = [key]
+        for side in sides:
+            row += _fares(side, survival(side.sites, key, target, by))
+        rows.append(row)
+    many = len(sides) > 1
+    head = ["format"]
     for side in sides:
-        for key in keys_of(side.sites, by):
-            found = survival(side.sites, key, target, by)
-            if found is not None:
-                worst = found.worst.site
-                rows.append([
-                    side.name, key, f"{found.held} of {found.known}", decibels(found.worst_db),
-                    dcc.Link(
-                        f"layer {worst.layer} {worst.role}",
-                        href=href("/run", run=side.name, site=worst.name),
-                    ),
-                ])  # fmt: skip
-    head = ("run", "format", f"sites that hold {target:g} dB", "worst site, dB", "which")
-    caption = f"Every format at the chosen sites, {by} levels; int8 of a channel is no input"
-    return [table(head, rows, right=(2, 3), caption=caption)]
+        name = f"{side.name}: " if many else ""
+        head += [f"{name}sites that hold {target:g} dB", f"{name}worst, dB", f"{name}which"]
+    right = [i for i in range(1, len(head)) if i % 3]
+    caption = f"Every format at the chosen sites, {by} levels"
+    return [table(head, rows, right=right, caption=caption)]
+
+
+def _fares(side: Side, found: Survival | None) -> list[Content]:
+    if found is None:
+        return ["-", "-", "-"]
+    worst = found.worst.site
+    link = dcc.Link(
+        f"layer {worst.layer} {worst.role}", href=href("/run", run=side.name, site=worst.name)
+    )
+    return [f"{found.held} of {found.known}", decibels(found.worst_db), link]

@@ -12,7 +12,7 @@ from ffn_probe.figures.theme import FONT
 INK = str(FONT["color"])
 """Lines and marks that belong to neither side, readable on a light and on a dark page."""
 
-FAINT = "rgba(128,128,128,0.22)"
+FAINT = "rgba(128,128,128,0.3)"
 """Zones: noise floors, histograms behind a curve."""
 
 CLEAR = "rgba(0,0,0,0)"

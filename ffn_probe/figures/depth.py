@@ -34,8 +34,8 @@ def depth_chart(blocks: Sequence[BlockAttribution], *, chosen: str = "") -> go.F
         ("local: the block's own error", [b.local_db for b in blocks], _SLIM, CANDIDATE),
     ):
         figure.add_bar(
-            y=axis.heights(levels), base=axis.equal, width=width, marker_color=color, name=name,
-            textposition="none", **shared,
+            y=axis.heights(levels), base=axis.equal, width=width, name=name,
+            marker={"color": color, "line": {"width": 0}}, textposition="none", **shared,
         )  # fmt: skip
     figure.add_scatter(
         y=axis.places([b.end_db for b in blocks]), mode="lines", name="end to end",

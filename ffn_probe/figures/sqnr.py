@@ -99,11 +99,12 @@ def sqnr_heatmap(grid: FormatGrid, *, target: float, change: bool = False) -> go
     middle = 0.0 if change else target
     x, y = list(range(len(grid.columns))), list(range(len(grid.keys)))
     shown = np.clip(grid.values, middle - reach, middle + reach).astype(np.float32)
+    words = _numbers(grid, -math.inf if change else target)
     figure = go.Figure(
         go.Heatmap(
             z=shown, x=x, y=y, zmin=middle - reach, zmax=middle + reach,
             colorscale=[[stop, css(color)] for stop, color in KEPT], xgap=1, ygap=1,
-            text=_numbers(grid) if len(x) <= _WRITTEN else None, texttemplate="%{text}",
+            text=words if len(x) <= _WRITTEN else None, texttemplate="%{text}",
             textfont={"size": 10}, hovertext=grid.texts, customdata=grid.names,
             hovertemplate="%{hovertext}<extra></extra>",
             colorbar=_bar(middle, reach, change=change),
@@ -126,12 +127,21 @@ def _bar(middle: float, reach: float, *, change: bool) -> dict[str, object]:
             "ticktext": words}  # fmt: skip
 
 
-def _numbers(grid: FormatGrid) -> list[list[str]]:
-    """Return what stands in the cells; plotly picks an ink that can be read on each."""
-    return [
-        ["" if math.isnan(v) else f"{v:.0f}" if math.isfinite(v) else "\u221e" for v in row]
-        for row in grid.values.tolist()
-    ]
+def _numbers(grid: FormatGrid, target: float) -> list[list[str]]:
+    """Return what stands in the cells; plotly picks an ink that can be read on each.
+
+    A level just below the target is not rounded up to it, as its colour would say otherwise.
+    """
+
+    def written(value: float) -> str:
+        if math.isnan(value):
+            return ""
+        if math.isinf(value):
+            return "\u221e"
+        near = value < target <= round(value)
+        return f"{(math.floor(value) if near else round(value)) + 0}"
+
+    return [[written(value) for value in row] for row in grid.values.tolist()]
 
 
 def _absent(figure: go.Figure, grid: FormatGrid) -> None:

@@ -29,7 +29,8 @@ def waterfall_chart(block: BlockAttribution) -> go.Figure:
     figure = go.Figure()
     figure.add_bar(
         x=x, y=axis.heights([s.floor_db for s in stages]), base=axis.equal, width=1,
-        marker_color=FAINT, name="under the noise floor", textposition="none", **shared,
+        marker={"color": FAINT, "line": {"width": 0}}, name="under the noise floor",
+        textposition="none", **shared,
     )  # fmt: skip
     for name, color, shift, levels in (
         ("injected by the stage", CANDIDATE, -1, [s.injected_db for s in stages]),
@@ -37,8 +38,8 @@ def waterfall_chart(block: BlockAttribution) -> go.Figure:
     ):
         figure.add_bar(
             x=[place + shift * _HALF / 2 for place in x], y=axis.heights(levels),
-            base=axis.equal, width=_HALF, marker_color=color, name=name, textposition="none",
-            **shared,
+            base=axis.equal, width=_HALF, marker={"color": color, "line": {"width": 0}},
+            name=name, textposition="none", **shared,
         )  # fmt: skip
     figure.add_scatter(
         x=x, y=axis.places([s.end_db for s in stages]), mode="markers", name="end to end",

@@ -170,6 +170,20 @@ def test_numbers_stand_in_the_cells_only_where_they_fit() -> None:
     assert chart(80).text is None  # type: ignore[attr-defined]
 
 
+def test_a_level_just_below_the_target_is_not_rounded_up_to_it() -> None:
+    levels = (29.7, 30.2, 27.6, INF)
+    sites = [made("hidden", i, levels={"k": db}) for i, db in enumerate(levels)]
+    grid = format_grid(sites, ["k"], format_columns(sites), "measured")
+    written = sqnr_heatmap(grid, target=30.0).data[0].text[0]
+    assert list(written) == ["29", "30", "28", "\u221e"]
+
+
+def test_a_small_change_for_the_worse_is_written_as_none() -> None:
+    a, b = (format_grid([made("hidden", levels={"k": db})], ["k"], [("hidden", 0)], "measured")
+            for db in (30.0, 29.7))  # fmt: skip
+    assert sqnr_heatmap(changed_grid(a, b), target=30.0, change=True).data[0].text[0][0] == "0"
+
+
 def test_the_target_is_where_the_colours_turn_and_values_beyond_are_clipped() -> None:
     sites = [made("hidden", levels={"int8:tensor": 90.0})]
     grid = format_grid(sites, ["int8:tensor"], [("hidden", 0)], "measured")
