@@ -95,7 +95,8 @@ def _asked(
     pairs = tuple(mapping.items()) if isinstance(mapping, Mapping) else ()
     file = "" if mapping is None or isinstance(mapping, Mapping) else os.fspath(mapping)
     repeat = "" if again is None else again.path
-    return Asked(tuple((thresholds or {}).items()), repeat, file, pairs)
+    limits = tuple((name, float(value)) for name, value in (thresholds or {}).items())
+    return Asked(limits, repeat, file, pairs)
 
 
 def _opened(source: Source) -> Run:

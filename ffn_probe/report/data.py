@@ -12,14 +12,13 @@ from ffn_probe.measures import MEASURES
 from ffn_probe.report.paired import Story
 from ffn_probe.report.parts import KINDS, Part
 from ffn_probe.report.telemetry import Telemetry
-from ffn_probe.report.words import counts, definitions, facts, written_by
+from ffn_probe.report.words import counts, facts, thresholds, written_by
 
 SCHEMA = "ffn-probe-report"
 VERSION = 1
 """Rises when a key changes its meaning or goes; new keys do not raise it."""
 
 _MEASURE = ("name", "unit", "label", "formula", "source", "direction")
-_STATISTIC = ("statistic", "label", "aspect", "unit", "threshold", "provenance")
 
 
 def to_json(parts: Sequence[Part], command: str) -> str:
@@ -84,7 +83,17 @@ def _drift(drift: Drift) -> dict[str, Any]:
             "mapping": drift.asked.mapping,
             "pairs": [list(pair) for pair in drift.asked.pairs],
         },
-        "definitions": [dict(zip(_STATISTIC, row, strict=True)) for row in definitions(drift)],
+        "definitions": [
+            {
+                "statistic": entry.name,
+                "label": entry.label,
+                "aspect": entry.aspect,
+                "unit": entry.unit,
+                "threshold": threshold,
+                "provenance": source,
+            }
+            for entry, threshold, source in thresholds(drift)
+        ],
     }
 
 

@@ -5,6 +5,7 @@ import math
 from ffn_probe.compare import Change, Drift, SiteDrift
 from ffn_probe.figures.grid import Grid, drift_grid
 from ffn_probe.figures.heatmap import drift_heatmap
+from ffn_probe.figures.theme import SIGN
 from ffn_probe.report.document import SIGNED
 from ffn_probe.report.heatmaps import heatmap_svg
 from ffn_probe.report.section import Chart, Numbers, Section
@@ -52,7 +53,8 @@ def grid_numbers(grid: Grid) -> Numbers:
 def _cell(value: float, mark: str) -> str:
     if math.isnan(value):
         return {"only_a": "only A", "only_b": "only B"}.get(mark, "-")
-    return number(value)
+    sign = SIGN[mark] + " " if mark in {"WARN", "FAIL"} else ""
+    return sign + number(value)
 
 
 def sites(drift: Drift) -> Section:

@@ -97,7 +97,7 @@ def _banner(banner: Banner) -> str:
 
 def _note(note: Note) -> str:
     level = f"<b>{text(note.level)}</b> " if note.level else ""
-    return f'<div class="note">{level}{prose(note.text)}</div>'
+    return f'<div class="note">{level}{prose(note.shown)}</div>'
 
 
 # ---- sections ---------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def _opening(paper: Paper) -> list[str]:
 
 def _note(note: Note) -> str:
     level = f"**{escape(note.level)}**: " if note.level else ""
-    return f"- {level}{prose(note.text)}"
+    return f"- {level}{prose(note.shown)}"
 
 
 def _part(paper: Paper, number: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ffn_probe.figures.theme import SIGN
 from ffn_probe.report.section import Chart, Section
+from ffn_probe.report.words import legible
 
 RANK: Mapping[str, int] = {"PASS": 0, "a": 0, "WARN": 1, "FAIL": 2}
 """The kinds of a banner, worst last."""
@@ -25,12 +26,22 @@ class Banner:
         return cls(SIGN[status], status, status, sentences)
 
 
+MANY = 1000
+"""Characters of a note that are shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """What a reader has to know before believing the numbers."""
 
     text: str
     level: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The text, cut where it is beyond reading."""
+        line = legible(self.text[:MANY])
+        return line if len(self.text) <= MANY else line + "\u2026"
 
 
 @dataclass(frozen=True, slots=True)

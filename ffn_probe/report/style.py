@@ -88,6 +88,7 @@ summary { cursor: pointer }
   body > .dim { break-before: avoid } .parts { display: none }
   .pictures { grid-template-columns: 1fr 1fr }
   th, td { padding-right: 7px; min-width: 0 } .dense th { white-space: normal }
+  .dense td:not(.n) { white-space: normal; overflow-wrap: anywhere }
   .wide { overflow: visible } .wide svg { max-width: 100% } figure details { display: none }
   details::details-content { content-visibility: visible; display: block; height: auto } }
 """

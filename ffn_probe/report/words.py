@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from ffn_probe.compare import STATISTICS, Change, Drift, SiteDrift
+from ffn_probe.compare import STATISTICS, Change, Drift, SiteDrift, Statistic
 from ffn_probe.figures.numbers import INFINITY, MINUS, number
 from ffn_probe.runs import Manifest
 
@@ -18,6 +18,7 @@ __all__ = [
     "number",
     "place",
     "shortened",
+    "thresholds",
     "times",
     "written_by",
 ]
@@ -84,14 +85,16 @@ def drifted(drift: Drift, most: int) -> tuple[SiteDrift, ...]:
 
 def definitions(drift: Drift) -> list[tuple[str, ...]]:
     """Return (name, label, aspect, unit, threshold used, its provenance) of each statistic."""
+    return [
+        (entry.name, entry.label, entry.aspect, entry.unit, number(threshold), source)
+        for entry, threshold, source in thresholds(drift)
+    ]
+
+
+def thresholds(drift: Drift) -> list[tuple[Statistic, float, str]]:
+    """Return each statistic with the threshold that was used and its provenance."""
     used = {c.statistic: (c.threshold, c.provenance) for s in drift.sites for c in s.changes}
-    rows: list[tuple[str, ...]] = []
-    for entry in STATISTICS:
-        threshold, source = used.get(entry.name, (entry.threshold, entry.provenance))
-        rows.append(
-            (entry.name, entry.label, entry.aspect, entry.unit, number(threshold), source)
-        )
-    return rows
+    return [(s, *used.get(s.name, (s.threshold, s.provenance))) for s in STATISTICS]
 
 
 def facts(made: Manifest, folder: str) -> dict[str, str]:

@@ -29,7 +29,8 @@ from tests.report.made_attributions import (
     quick_gelu,
     two_swaps,
 )
-from tests.report.test_report import Page, assert_tables_are_rectangular
+from tests.report.reading import Page, read
+from tests.report.test_report import assert_tables_are_rectangular
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
 
@@ -100,10 +101,6 @@ def test_the_numbers_of_every_block_stand_beside_the_chart() -> None:
     shares = next(r for r in Page(text).rows if len(r) == 10 and r[0] == "2")
     assert shares[3:9] == ["61.0 %", "55.0 % to 66.0 %", "33.0 %", "29.0 % to 38.0 %",
                            "6.0 %", "1.0 % to 10.0 %"]  # fmt: skip
-
-
-def read(shown: str) -> float:
-    return float(shown.replace(MINUS, "-").replace("\u221e", "inf"))
 
 
 def test_output_stands_beside_its_floor() -> None:

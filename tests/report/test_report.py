@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,35 +17,10 @@ from ffn_probe.report import report
 from ffn_probe.report.report import safe_cells
 from ffn_probe.report.words import MINUS, number
 from tests.compare.made_runs import draws, make_run
+from tests.report.reading import Page, read
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
 EVIL = "<script>alert(1)</script>|*x*`[a](http://e.vil)"
-
-
-class Page(HTMLParser):
-    """The tags, links, texts and tables of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.rows: list[list[str]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in {"td", "th"}:
-            self.rows[-1].append("")
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-        if self.rows and self.rows[-1] and self.tags[-1][0] in {"td", "th"}:
-            self.rows[-1][-1] += data
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +105,6 @@ def test_numbers_of_the_page_are_those_of_the_table(text: str, drift: Drift) -> 
         assert read(shown[2]) == pytest.approx(true["threshold"], rel=0.006)
         assert read(shown[3]) == pytest.approx(true["floor"], rel=0.006)
         assert read(shown[4]) == pytest.approx(true["times_floor"], rel=0.006)
-
-
-def read(shown: str) -> float:
-    return float(shown.replace(MINUS, "-").rstrip("\u00d7"))
 
 
 def test_the_heatmap_has_a_cell_a_site_and_names_what_is_missing(
