@@ -24,7 +24,7 @@ BOTH = "/compare?a=ln-gelu&b=rms-swiglu"
 SHOWN = """() => {
     const chart = document.querySelector('.followed .js-plotly-plot');
     const rows = z => Array.from(z, row => Array.from(row, v =>
-        v === null || Number.isNaN(v) ? -1 : Math.round(v * 1000)));
+        v === null || Number.isNaN(v) ? -1 : v));
     const [cells] = chart._fullData;
     return [rows(cells.z), Array.from(cells.text, row => Array.from(row))];
 }"""
@@ -108,14 +108,17 @@ def test_the_slider_names_and_colours_anew_without_asking_the_server(
 def test_a_link_shows_what_the_slider_showed(page: Page, address: str) -> None:
     for by in ("floor", "threshold"):
         opened(page, f"{address}{BOTH}&by={by}")
-        press(page, "ArrowLeft", 3)
-        page.wait_for_url("**thr=0.5")
+        press(page, "ArrowRight", 5)
+        page.wait_for_url("**thr=3")
         moved, named = page.evaluate(SHOWN), statuses(page)
+        assert {name.split("=")[0] for name in named} == {"PASS", "WARN", "FAIL"}
         page.reload()
         opened(page, page.url)
-        assert page.evaluate(SHOWN) == moved
+        colours, signs = page.evaluate(SHOWN)
+        assert colours == [pytest.approx(row, abs=1e-3) for row in moved[0]]
+        assert signs == moved[1]
         assert statuses(page) == named
-        assert page.locator("#threshold").input_value() == str(MULTIPLIERS.index(0.5))
+        assert page.locator("#threshold").input_value() == str(MULTIPLIERS.index(3.0))
 
 
 def test_another_view_keeps_the_threshold_and_back_restores_it(
