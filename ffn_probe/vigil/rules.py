@@ -10,18 +10,18 @@ from ffn_probe.alarms import Alarm
 KINDS: Mapping[str, str] = {
     "dead": "the share of dead neurons is 10 points above the least of before, in two windows "
     "in a row of at least 256 tokens each",
-    "branch": "rms(out) / rms(resid) is above 1 and four times the median of the windows "
+    "branch": "rms(out) / rms(resid) is above 10 and four times the median of the windows "
     "before, of which there are eight",
-    "alignment": "the gate and up weights of a neuron have a |cosine| of 0.9 or more",
+    "alignment": "the gate and up weights of a neuron have a |cosine| of 0.98 or more",
     "gain": "the largest gain of a norm is ten times the median one",
 }
 """Kind -> the rule."""
 
 DEAD_RISE = 0.10
 DEAD_TOKENS = 256  # of fewer, many a neuron rests by chance
-BRANCH_FACTOR = 4.0
+BRANCH_FACTOR, BRANCH_LOW = 4.0, 10.0  # small models that are well have come to 4
 BRANCH_LEAST = 8
-ALIGNED = 0.9  # two random directions of 64 channels or more are never so close
+ALIGNED = 0.98  # small models that are well have come to 0.95
 GAIN_SPREAD = 10.0
 
 Steps = Int64[np.ndarray, " n"]
@@ -50,7 +50,7 @@ def branch(where: str, steps: Steps, ratios: Values) -> tuple[Alarm, ...]:
     steps, ratios = steps[known], ratios[known]
     for at in range(BRANCH_LEAST, ratios.size):
         usual = float(np.median(ratios[:at]))
-        if ratios[at] > max(1.0, BRANCH_FACTOR * usual):
+        if ratios[at] > max(BRANCH_LOW, BRANCH_FACTOR * usual):
             text = f"rms(out) is {ratios[at]:.3g} rms(resid); it was {usual:.3g}"
             return (Alarm("branch", where, int(steps[at]), float(ratios[at]), text),)
     return ()

@@ -6,6 +6,7 @@ last steps that a spike is measured by, and which alarms it has raised.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Sentinel:
         self._lines: dict[tuple[str, str], Line] = {}
         self._metrics: dict[str, deque[tuple[int, float]]] = {}
         self._spike: dict[str, int] = {}  # metric -> the last step of its last spike
+        self._read: dict[str, int] = {}  # metric of weights -> the step after it was last read
 
     def window(
         self,
@@ -62,6 +64,7 @@ class Sentinel:
         for row in trends:
             found += self._of_site(row, addresses or {})
         found.sort(key=lambda s: (s.last_step, s.first_step, s.flow))
+        found = _together(found)
         self.raised += len(found)
         self.sightings += found[: max(0, _KEPT - len(self.sightings))]
         return tuple(found)
@@ -120,10 +123,9 @@ class Sentinel:
             listed.setdefault(name, []).append((step, value))
         for name, new in listed.items():
             if name.startswith(WEIGHTS + "/"):
-                found = self._of_weights(name, new)
-            else:
-                found = self._of_metric(name, new)
-            for alarm in found:
+                yield from self._of_weights(name, new)
+                continue
+            for alarm in self._of_metric(name, new):
                 yield Sighting(alarm, alarm.step, alarm.step)
 
     def _of_metric(self, name: str, new: Sequence[tuple[int, float]]) -> Iterator[Alarm]:
@@ -139,10 +141,27 @@ class Sentinel:
                 self._spike[name] = alarm.step + SPIKE_LEAST
                 yield alarm
 
-    def _of_weights(self, name: str, new: Sequence[tuple[int, float]]) -> Iterator[Alarm]:
-        """Return the alarms of one number of a block's weights."""
+    def _of_weights(self, name: str, new: Sequence[tuple[int, float]]) -> Iterator[Sighting]:
+        """Yield the alarms of one number of a block's weights, between two readings of it."""
         where, _, what = name.removeprefix(WEIGHTS + "/").rpartition("/")
         rule = {"cos_max": alignment, "gain_spread": gain}.get(what)
+        if rule is None:
+            return
         for step, value in new:
-            if rule is not None:
-                yield from self._new(rule(where, step, value))
+            since, self._read[name] = min(self._read.get(name, 0), step), step + 1
+            for alarm in self._new(rule(where, step, value)):
+                yield Sighting(alarm, since, step)
+
+
+def _together(found: Sequence[Sighting]) -> list[Sighting]:
+    """Return sightings with those behind the first site that was not finite put into it.
+
+    What is not finite spreads: all that comes after it in the window is not finite, too.
+    """
+    bad = [one for one in found if one.role and one.alarm.kind == "non-finite"]
+    if len(bad) < 2:
+        return list(found)
+    first = bad[0]
+    text = f"{first.alarm.text}; after it {len(bad) - 1} more sites of the same window"
+    whole = replace(first, alarm=replace(first.alarm, text=text))
+    return [whole if one is first else one for one in found if one is first or one not in bad]

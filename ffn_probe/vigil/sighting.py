@@ -57,33 +57,39 @@ class Sighting:
 
 
 def first_mover(sightings: Iterable[Sighting]) -> str:
-    """Return which alarm came first and by how many steps, or that it cannot be told.
+    """Return which kind of alarm came first and by how many steps, or that it cannot be told.
 
-    Of several at one known step the place in the step decides. Where the stretches of two
-    overlap, what was sampled is too coarse: "order undetermined".
+    Of each kind (sites and metrics apart) the first counts. Of several at one known step the
+    place in the step decides. Where the stretches of two overlap, what was sampled is too
+    coarse: "order undetermined". Where the loss moved too, the lead over it is told.
     """
-    ordered = sorted(sightings, key=lambda s: (s.last_step, s.first_step, s.flow))
-    if not ordered:
+    kinds: dict[tuple[str, bool], Sighting] = {}
+    for sighting in sorted(sightings, key=lambda s: (s.last_step, s.first_step, s.flow)):
+        kinds.setdefault((sighting.alarm.kind, bool(sighting.role)), sighting)
+    if not kinds:
         return "nothing moved"
-    first, rest = ordered[0], ordered[1:]
+    first, *rest = kinds.values()
+    name = f"{first.title} ({first.when})"
     if not rest:
-        return f"{first.title} alone moved ({first.when})"
+        return f"{name} alone moved"
     doubtful = [other for other in rest if not _before(first, other)]
     if doubtful:
         others = f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
         return (
-            f"order undetermined: {first.title} ({first.when}) and {doubtful[0].title} "
-            f"({doubtful[0].when}){others}; what was sampled is too coarse"
+            f"order undetermined: {name} and {doubtful[0].title} ({doubtful[0].when}){others}; "
+            "what was sampled is too coarse"
         )
-    second = rest[0]
-    least, most = second.first_step - first.last_step, second.last_step - first.first_step
-    lead = f"{least} steps" if least == most else f"{least} to {most} steps"
+    loss = next((other for other in rest[1:] if other.alarm.where == "loss"), None)
+    told = [_lead(first, other) for other in (rest[0], loss) if other is not None]
+    return f"{name} moved first, {', '.join(told)}"
+
+
+def _lead(first: Sighting, other: Sighting) -> str:
+    least, most = other.first_step - first.last_step, other.last_step - first.first_step
     if most == 0:
-        lead = "earlier in the same step"
-    return (
-        f"{first.title} ({first.when}) moved first, {lead}"
-        f"{' before' if most else ' than'} {second.title} ({second.when})"
-    )
+        return f"earlier in the same step than {other.title}"
+    lead = f"{least} steps" if least == most else f"{least} to {most} steps"
+    return f"{lead} before {other.title} ({other.when})"
 
 
 def _before(first: Sighting, other: Sighting) -> bool:
