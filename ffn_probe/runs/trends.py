@@ -50,7 +50,7 @@ NUMBERS: tuple[str, ...] = (*QUANTILES, *(entry.name for entry in MEASURES))
 
 _PLACE = ("layer", "block", "role", "expert", "dp", "tp", "pp", "ep")
 _BLOCK = ("layer", "block", "dp", "tp", "pp", "ep")
-_SHOWN = (*(key for key in KEYS if key != "fold"), "first_step", "last_step", "rows")
+_SHOWN = (*KEYS, "first_step", "last_step", "rows")
 _KINDS: Mapping[str, Any] = {
     "moments": Moments,
     "histograms": BitHistogram,
@@ -175,15 +175,15 @@ def read_trends(
     for name in chosen:
         if name not in NUMBERS:
             raise UnknownName.of("measure or quantile", name, NUMBERS)
-    columns = [*_SHOWN, "fold", *chosen]
+    columns = [*_SHOWN, *chosen]
     schema = TABLES[TABLE]
     paths = part_files(folder, TABLE, windows=windows)
     parts = [
-        _of_site(data, site).select([*_SHOWN, *chosen])
+        _of_site(data, site).select(columns)
         for _, data in unrepeated((path, _part(path, columns)) for path in paths)
     ]
     if not parts:
-        parts = [_derived(folder, windows, blocks, site).select([*_SHOWN, *chosen])]
+        parts = [_derived(folder, windows, blocks, site).select(columns)]
     data = pa.concat_tables(parts).unify_dictionaries()
     frame: pd.DataFrame = data.to_pandas().sort_values("window", kind="stable")
     frame = frame.reset_index(drop=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ffn_probe.anatomy import Block, Norm, Projection, Site, Tap
-from ffn_probe.runs import Manifest, RunWriter, WeightGeometry
+from ffn_probe.runs import Manifest, RunWriter, WeightGeometry, trend_rows
 from ffn_probe.sketches import (
     BitHistogram,
     Channels,
@@ -99,7 +99,10 @@ def write(
     with RunWriter.create(folder, manifest or Manifest(blocks=(BLOCK,))) as writer:
         for window in range(windows):
             line = {"window": window, "step": window, "name": "loss", "value": 2.5, "dp": 0}
-            writer.write_window(window, tables(data, window) | {"metrics": [line]})
+            found = tables(data, window)
+            steps = (window, window)
+            found["trends"] = trend_rows(found, (BLOCK,), window=window, steps=steps)
+            writer.write_window(window, found | {"metrics": [line]})
             writer.update(windows=window + 1)
 
 
