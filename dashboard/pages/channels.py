@@ -80,6 +80,7 @@ def channels(library: Library, query: Query) -> Page:
         *heading(f"{_TITLE} of {role}", sides),
         html.P([ROLE_TEXT.get(role, ""), ". ", _summed(there, held)]),
         *_missing(sides, there, role),
+        *_loud(there, held),
         controls(
             select("Role", "role", [(r, r) for r in roles], role),
             select("Measure", "measure", _MEASURES, measure.name),
@@ -133,6 +134,20 @@ def _missing(sides: Sequence[Side], there: Sequence[Side], role: str) -> list[Co
     return [
         html.Div(f"{side.title} has no {role}, so it is not drawn.", className="note")
         for side in lacking
+    ]
+
+
+def _loud(sides: Sequence[Side], held: Sequence[ChannelDigest]) -> list[Content]:
+    """Return that nearly every channel is large, which is why none is listed for it."""
+    return [
+        html.P(
+            f"{one.large:,} channels of {side.title} reach |x| = {LARGE:g} in "
+            f"{LARGE_LAYERS:.0%} of the layers: at this scale the absolute limit of LLM.int8 "
+            "tells no channel from the others, and none is listed for it.",
+            className="dim",
+        )
+        for side, one in zip(sides, held, strict=True)
+        if one.large and not any(f.kind == "large" for f in one.unusual)
     ]
 
 

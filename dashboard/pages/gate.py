@@ -335,7 +335,7 @@ def _neurons(found: Sequence[Inside]) -> list[Content]:
         out += [
             html.Div(charts, className="pictures"),
             html.P(
-                "Neurons of white inputs lie on the dotted diagonal; the dashed lines are the "
+                "Neurons of white inputs lie on the dotted line; the dashed lines are the "
                 "limit of aligned ones, 5 / sqrt(d_model). Marks grow with the hidden RMS."
                 + rest,
                 className="dim",
@@ -377,6 +377,8 @@ def _outliers(sides: Sequence[tuple[Inside, Neurons]]) -> Content:
             rows.append(
                 [html.Span(x.side.letter.upper(), className=x.side.letter), str(k), *shown]
             )
+    if not rows:
+        return html.P(f"No neuron is aligned: {', '.join(counts)}.")
     return table(
         ("run", "neuron", "cosine", "correlation", "hidden RMS", "mean hidden", "gate spread"),
         rows, right=range(1, 7),

@@ -164,8 +164,9 @@ def _spikes(shown: Sequence[Shown]) -> list[Content]:
 
 def _largest(shown: Sequence[Shown]) -> list[Content]:
     """Return the largest values with their tokens."""
+    marked = ("massive",) if any(t.massive for s in shown for t in s.top) else ()
     head = ("run", "layer", "value", "times the median", "token", "id", "position", "sequence",
-            "step", "channel", "massive")  # fmt: skip
+            "step", "channel", *marked)  # fmt: skip
     rows: list[list[Content]] = []
     several = any(t.site.expert >= 0 for s in shown for t in s.top)
     for s in shown:
@@ -176,7 +177,7 @@ def _largest(shown: Sequence[Shown]) -> list[Content]:
                 letter, where, number(t.value, signed=True), number(t.times) + "\u00d7",
                 html.Code(t.text) if t.text else "-",
                 *(_known(v) for v in (t.token, t.position, t.sequence, t.step)),
-                str(t.channel), "massive" if t.massive else "",
+                str(t.channel), *("massive" if t.massive else "" for _ in marked),
             ])  # fmt: skip
     total = sum(len(s.top) for s in shown)
     more = f" Of {total:,}; all are in the data of this page." if total > len(rows) else ""

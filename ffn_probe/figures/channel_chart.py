@@ -87,7 +87,7 @@ def channel_heatmap(
         )
     )  # fmt: skip
     _axes(figure, found, columns)
-    height = 96 + max(150, min(16 * len(found.layers), 900))
+    height = 96 + max(150, min(16 * len(found.layers), 480))
     return framed(figure, height=height, legend=False, margin={"b": 52})
 
 

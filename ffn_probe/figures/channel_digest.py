@@ -22,7 +22,8 @@ class ChannelDigest:
     """The channels of one role of a run, in what can be kept and drawn.
 
     `maps` holds a map a measure; `kurtosis` and `typical` (the median RMS) have an entry a
-    row of them. `loudest` is the layer in which a channel stands out most.
+    row of them. `loudest` is the layer in which a channel stands out most, `large` how many
+    channels reach LARGE in enough layers, be they listed or too many to say anything.
     """
 
     role: str
@@ -31,6 +32,7 @@ class ChannelDigest:
     kurtosis: Float64[np.ndarray, " blocks"]
     typical: Float64[np.ndarray, " blocks"]
     loudest: int
+    large: int
     unusual: tuple[Found, ...]
 
 
@@ -63,7 +65,7 @@ def channel_digest(run: Run, role: str) -> ChannelDigest:
     best = np.nan_to_num(of.times, nan=0.0).max(axis=1, initial=0.0)
     return ChannelDigest(
         role, of.layers, maps, of.kurtosis, of.typical, of.layers[int(best.argmax())],
-        tuple(unusual(of)),
+        int(of.large.sum()), tuple(unusual(of)),
     )  # fmt: skip
 
 

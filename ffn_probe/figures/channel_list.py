@@ -13,6 +13,9 @@ LARGE, LARGE_LAYERS = 6.0, 0.25
 """|x| >= 6 in a quarter of the layers: Dettmers et al. 2022 (LLM.int8), without their third
 condition, 6 % of the tokens, which a run does not hold."""
 
+LARGE_SHARE = 0.1
+"""Of the channels; where more are large, the scale of the stream is, and nothing stands out."""
+
 QUIET = 1e-3
 """A channel whose largest magnitude is at most this share of the typical RMS is as good as
 dead (as `dead_channels`)."""
@@ -55,6 +58,14 @@ class Widths:
         with np.errstate(all="ignore"):
             spread = 1.4826 * _median(np.abs(self.rms - middle))[:, None]
             return np.asarray((self.rms - middle) / spread)
+
+    @property
+    def large(self) -> Bool[np.ndarray, " channels"]:
+        """Which channels of the residual stream reach LARGE in enough layers; else none."""
+        if self.role not in SHARED:
+            return np.zeros(self.absmax.shape[1], bool)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((self.absmax >= LARGE).mean(axis=0) >= LARGE_LAYERS)
 
     @property
     def kurtosis(self) -> Float64[np.ndarray, " blocks"]:
@@ -140,9 +151,8 @@ def _masks(of: Widths) -> Iterator[tuple[str, Bool[np.ndarray, "blocks channels"
     typical = of.typical[:, None]
     with np.errstate(invalid="ignore"):
         yield "outlier", of.rms > OUTLIER * typical
-        if of.role in SHARED:
-            large = of.absmax >= LARGE
-            yield "large", large & (large.mean(axis=0) >= LARGE_LAYERS)
+        if of.large.mean() <= LARGE_SHARE:
+            yield "large", (of.absmax >= LARGE) & of.large
         never = of.active == 0
         yield "never active", never
         yield "quiet", ~never & (of.absmax <= QUIET * np.nan_to_num(typical))

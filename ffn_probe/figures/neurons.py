@@ -1,6 +1,5 @@
 """The neurons of a GLU: how their weights are turned, and how gate and value move."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,25 +76,28 @@ def neurons_of(
     )
 
 
-def neuron_chart(neurons: Neurons, color: str, *, reach: float = 1.0) -> go.Figure:
+def neuron_chart(
+    neurons: Neurons, color: str, *, reach: tuple[float, float] = (1.0, 1.0)
+) -> go.Figure:
     """Return the cosine of the weights against the correlation of gate and value.
 
-    On the diagonal are neurons whose inputs are white. Marks grow with the hidden RMS; of
-    more than MOST neurons the others are counted in the grey cells. `reach` is how far both
-    axes go from zero, the same for charts that are compared.
+    On the dotted line, where both are equal, are neurons whose inputs are white. Marks grow
+    with the hidden RMS; of more than MOST neurons the others are counted in the grey cells.
+    `reach` is how far the axes go from zero, the same for charts that are compared.
     """
     chosen = neurons.ranked[neurons.known[neurons.ranked]]
     shown, rest = chosen[:MOST], chosen[MOST:]
+    far, high = reach
     figure = go.Figure()
     if rest.size:
-        edges = np.linspace(-reach, reach, _CELLS + 1)
+        across, up = (np.linspace(-end, end, _CELLS + 1) for end in reach)
         counts, _, _ = np.histogram2d(
-            neurons.correlation[rest], neurons.cosine[rest], bins=(edges, edges)
+            neurons.correlation[rest], neurons.cosine[rest], bins=(up, across)
         )
-        middle = (edges[1:] + edges[:-1]) / 2
+        x, y = ((edges[1:] + edges[:-1]) / 2 for edges in (across, up))
         figure.add_heatmap(
             z=np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan).astype(np.float32),
-            x=middle.astype(np.float32), y=middle.astype(np.float32), showscale=False,
+            x=x.astype(np.float32), y=y.astype(np.float32), showscale=False,
             colorscale=[[0, FAINT], [1, "rgba(128,128,128,0.75)"]],
             customdata=counts.astype(np.float32), hoverongaps=False,
             hovertemplate="%{customdata:,} smaller neurons<extra></extra>",
@@ -114,24 +116,36 @@ def neuron_chart(neurons: Neurons, color: str, *, reach: float = 1.0) -> go.Figu
         hovertemplate="neuron %{customdata[0]:d}<br>cos %{x:.3f}, corr %{y:.3f}<br>"
         "hidden RMS %{customdata[1]:.3g}, mean %{customdata[2]:.3g}<extra></extra>",
     )  # fmt: skip
-    limits = [x for x in (-neurons.aligned, neurons.aligned) if abs(x) < reach]
+    limits = [x for x in (-neurons.aligned, neurons.aligned) if abs(x) < far]
+    end = min(reach)
     line = {"color": INK, "width": 1, "dash": "dot"}
     figure.layout.shapes = [
-        {"type": "line", "x0": -reach, "y0": -reach, "x1": reach, "y1": reach, "line": line},
+        {"type": "line", "x0": -end, "y0": -end, "x1": end, "y1": end, "line": line},
         *({"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1,
            "line": {**line, "dash": "dash"}} for x in limits),
     ]  # fmt: skip
-    ends = [-1.04 * reach, 1.04 * reach]
-    figure.update_xaxes(title="cosine of the gate's and the value's weights", range=ends)
-    figure.update_yaxes(title="correlation of gate and value", range=ends)
+    figure.update_xaxes(
+        title="cosine of the gate's and the value's weights", range=[-1.04 * far, 1.04 * far]
+    )
+    figure.update_yaxes(
+        title="correlation of gate and value", range=[-1.04 * high, 1.04 * high]
+    )
     return framed(figure, height=440, legend=False)
 
 
-def reach(*sides: Neurons) -> float:
-    """Return how far from zero cosines and correlations go, as a round number up to 1."""
-    both = [np.abs(v) for side in sides for v in (side.cosine, side.correlation)]
-    largest = max((float(np.nanmax(v, initial=0.0)) for v in both), default=0.0)
-    return min(1.0, max(0.1, math.ceil(largest * 10) / 10))
+def reach(*sides: Neurons) -> tuple[float, float]:
+    """Return how far from zero cosines and correlations go, each rounded up, at most 1."""
+    across = max((_far(side.cosine) for side in sides), default=0.0)
+    up = max((_far(side.correlation) for side in sides), default=0.0)
+    return _rounded(across), _rounded(up)
+
+
+def _far(values: Float[np.ndarray, " n"]) -> float:
+    return float(np.nanmax(np.abs(values), initial=0.0))
+
+
+def _rounded(value: float) -> float:
+    return next((step for step in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7) if value <= step), 1.0)
 
 
 def correlation_chart(sides: list[tuple[str, str, Neurons]]) -> go.Figure:

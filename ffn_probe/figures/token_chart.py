@@ -115,7 +115,7 @@ def size_chart(sites: Sequence[SiteTokens], *, low: int, high: int) -> go.Figure
         tickvals=[names[i] for i in rows],
         ticktext=[names[i].removeprefix("layer ") for i in rows],
     )  # fmt: skip
-    height = 96 + max(150, min(16 * len(names), 900))
+    height = 96 + max(150, min(16 * len(names), 560))
     return framed(figure, height=height, legend=False, margin={"b": 52})
 
 
@@ -156,7 +156,7 @@ def position_chart(sides: Sequence[tuple[str, str, Sequence[TopValue]]]) -> go.F
         title="layer", tickvals=[listed[i] for i in places(len(listed))],
         range=[listed[-1] + 0.6, listed[0] - 0.6] if listed else None,
     )  # fmt: skip
-    height = 130 + max(150, min(18 * len(listed), 1200))
+    height = 130 + max(150, min(18 * len(listed), 640))
     return framed(figure, height=height, legend=len(sides) > 1)
 
 

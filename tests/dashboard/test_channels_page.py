@@ -111,6 +111,13 @@ def test_of_many_channels_neighbours_share_a_column_and_the_list_misses_none(
     assert ranks.y[0] / ranks.y[1] > 50
 
 
+def test_a_stream_of_large_values_is_told_as_one(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", {Site(0, "layers.0.mlp", "resid"): [100 * x for x in draws(0)]})
+    page = render(Library(tmp_path), "/channels", "?a=run")
+    assert "16 channels of A run reach |x| = 6 in 25% of the layers" in text(page.content)
+    assert "No channel is an outlier, and none is dead." in text(page.content)
+
+
 def test_a_layer_of_one_and_a_mixture_are_drawn(tmp_path: Path) -> None:
     make_glu_run(tmp_path / "moe", layers=1, experts=(0, 2))
     page = render(Library(tmp_path), "/channels", "?a=moe&role=hidden")

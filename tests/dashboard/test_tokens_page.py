@@ -9,14 +9,16 @@ import pytest
 
 from dashboard.data import Library
 from dashboard.routes import render
+from ffn_probe.anatomy import Site
 from ffn_probe.figures.numbers import number
+from tests.compare.made_runs import draws, make_run
 from tests.dashboard.glu_runs import make_glu_run
 from tests.dashboard.trees import frame, links, of, rows, text
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs"
 LIBRARY = Library(SAMPLES)
 BOTH = "?a=ln-swiglu&b=rms-swiglu"
-WIDE = 11  # columns of the table of the largest values
+WIDE = 10  # columns of the table of the largest values
 
 
 def test_the_largest_values_have_their_tokens() -> None:
@@ -68,6 +70,17 @@ def test_the_view_is_in_the_address() -> None:
 def test_a_role_that_one_run_lacks_is_named() -> None:
     page = render(LIBRARY, "/tokens", "?a=ln-gelu&b=rms-swiglu&role=value")
     assert "A ln-gelu has no value, so it is not drawn." in text(page.content)
+
+
+def test_massive_activations_are_marked(tmp_path: Path) -> None:
+    sites = {Site(i, f"layers.{i}.mlp", "resid"): draws(i, folds=2) for i in range(2)}
+    sites[Site(1, "layers.1.mlp", "resid")][0][3, 4] = -5000.0
+    make_run(tmp_path / "run", sites)
+    page = render(Library(tmp_path), "/tokens", "?a=run")
+    listed = [row for row in rows(page.content) if len(row) == WIDE + 1]
+    assert [row[10] for row in listed[:2]] == ["massive", ""]
+    assert "A run: 1 massive values: 1 in channel 4" in text(page.content)
+    assert frame(page, "largest")["massive"].sum() == 1
 
 
 # ---- what is not known ------------------------------------------------------------------

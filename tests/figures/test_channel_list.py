@@ -64,6 +64,13 @@ def test_a_channel_is_large_from_a_quarter_of_the_layers_on(layers: int, listed:
     assert unusual(neurons) == []  # neuron 4 of one layer is not that of another
 
 
+def test_where_most_channels_are_large_none_is_listed_for_it() -> None:
+    every = {(i, k): 6.0 for i in range(LAYERS) for k in range(WIDTH)}
+    of = changed(plain(), absmax=every)
+    assert of.large.all()
+    assert unusual(of) == []
+
+
 def test_dead_channels_are_told_from_quiet_ones() -> None:
     of = changed(
         plain("hidden"), rms={(0, 3): 0.0, (0, 8): 1e-4}, absmax={(0, 3): 0.0, (0, 8): 9e-4},

@@ -90,10 +90,14 @@ def test_of_too_many_neurons_the_smaller_ones_are_counted() -> None:
 
 def test_compared_charts_reach_as_far_as_either() -> None:
     wide = neurons_of(*of(10))
-    assert reach(wide) == pytest.approx(1.0)
-    narrow = Neurons(np.array([0.02]), np.array([-0.13]), *(np.ones(1),) * 3, aligned=0.1)
-    assert reach(narrow) == pytest.approx(0.2)
-    assert reach() == pytest.approx(0.1)
+    narrow = Neurons(np.array([0.04]), np.array([-0.13]), *(np.ones(1),) * 3, aligned=0.1)
+    assert reach(narrow) == (0.05, 0.2)
+    assert reach(wide, narrow) == (1.0, 1.0)
+    assert reach() == (0.02, 0.02)
+    figure = neuron_chart(narrow, "#000000", reach=reach(narrow))
+    diagonal = figure.layout.shapes[0]
+    assert (diagonal.x0, diagonal.y0, diagonal.x1, diagonal.y1) == (-0.05, -0.05, 0.05, 0.05)
+    assert len(figure.layout.shapes) == 1  # the limit of aligned neurons is out of sight
 
 
 def test_correlations_alone_are_shares_of_the_neurons() -> None:
