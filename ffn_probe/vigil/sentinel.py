@@ -24,6 +24,7 @@ SPIKY = ("loss", "grad_norm")
 """The metrics whose spikes are told: others (a learning rate) jump by design."""
 
 _BEYOND = {"hidden": ("e4m3", "fp16")}  # role -> formats whose limits are watched
+_AT_ONCE = 256  # steps of a metric
 _KEPT = 256  # sightings; beyond, only their number is
 
 Row = Mapping[str, Any]
@@ -129,7 +130,11 @@ class Sentinel:
                 yield Sighting(alarm, alarm.step, alarm.step)
 
     def _of_metric(self, name: str, new: Sequence[tuple[int, float]]) -> Iterator[Alarm]:
-        held = self._metrics.setdefault(name, deque(maxlen=SPIKE_STEPS))
+        for start in range(0, len(new), _AT_ONCE):
+            yield from self._of_few(name, new[start : start + _AT_ONCE])
+
+    def _of_few(self, name: str, new: Sequence[tuple[int, float]]) -> Iterator[Alarm]:
+        held = self._metrics.setdefault(name, deque(maxlen=SPIKE_STEPS + _AT_ONCE))
         before = held[-1][0] if held else -1
         held.extend(new)
         steps = np.array([step for step, _ in held], np.int64)
