@@ -83,12 +83,16 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
 
 
 def safe_cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with a quote before text that a spreadsheet takes for a formula."""
+    """Return the frame with a quote before text that a spreadsheet takes for a formula.
+
+    Characters that do not print, such as ends of lines, stand as their escapes.
+    """
 
     def safe(cell: object) -> object:
         if not isinstance(cell, str):
             return cell
-        return "'" + cell if cell.lstrip(" ").startswith(_FORMULA) else cell
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cell)
+        return "'" + text if cell.lstrip(" ").startswith(_FORMULA) else text
 
     return frame.assign(**{name: frame[name].map(safe) for name in _texts(frame)})
 
