@@ -27,6 +27,7 @@ _HIDDEN = (
     "ffn_probe/discover/trace.py",
     "ffn_probe/discover/trail.py",
     "ffn_probe/probes/taps.py",
+    "ffn_probe/probes/compiled.py",
     "ffn_probe/swaps/interpose.py",
     "jaxtyping/_decorator.py",  # around every function of ours in the tests
 )

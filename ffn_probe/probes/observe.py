@@ -3,7 +3,7 @@
 It never waits for the device while the model runs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ffn_probe.anatomy import GRAD, Block, Site, Tap
 from ffn_probe.probes.accumulate import FOLDS, Accumulator
+from ffn_probe.probes.compiled import Later
 from ffn_probe.probes.first_bad import FirstBad
 from ffn_probe.probes.inputs import Grid
 from ffn_probe.probes.loss_scale import LossScale
@@ -100,12 +101,17 @@ class Observer:
 
     # What taps hand over
 
-    def receive(self, item: Watched, tap: Tap, value: Tensor) -> None:
-        """Take the tensor of one tap; with gradients, also watch its gradient."""
+    def receive(
+        self, item: Watched, tap: Tap, value: Tensor, *, later: bool = False
+    ) -> Later | None:
+        """Take the tensor of one tap; with gradients, also watch its gradient.
+
+        With `later`, the caller knows when the gradient comes: what takes it is returned.
+        """
         with torch._C.DisableTorchFunction(), torch.autocast(value.device.type, enabled=False):
             if tap.role == TOKENS:
                 self.provenance.remember_tokens(item, tap, value)
-                return
+                return None
             again = recomputing()
             self._returned = self._returned or again
             doubtful = again and self._forwards > 1
@@ -115,13 +121,14 @@ class Observer:
                 item.tap_fired(tap.role)
                 rows = rows_of(value.detach(), tap)
                 self._fold_in(item, tap.role, rows, where)
-            if self.watching.gradients and value.requires_grad:
+            if self.watching.gradients and (later or value.requires_grad):
                 hook = self._gradient_hook(item, tap, where, doubtful=doubtful)
+                if later:
+                    return hook
                 value.register_hook(hook)  # type: ignore[no-untyped-call]
+            return None
 
-    def _gradient_hook(
-        self, item: Watched, tap: Tap, where: Where, *, doubtful: bool
-    ) -> Callable[..., None]:
+    def _gradient_hook(self, item: Watched, tap: Tap, where: Where, *, doubtful: bool) -> Later:
         def take(gradient: Tensor) -> None:
             device = gradient.device.type
             with torch._C.DisableTorchFunction(), torch.autocast(device, enabled=False):

@@ -22,12 +22,13 @@ from ffn_probe.probes.audit import (
     silent_taps,
     unreached,
 )
+from ffn_probe.probes.compiled import Switch
 from ffn_probe.probes.counting import Counting
 from ffn_probe.probes.inputs import continues, grids_of, input_hash
 from ffn_probe.probes.metrics import kept, read_numbers
 from ffn_probe.probes.observe import Observer, Watching
 from ffn_probe.probes.options import Options
-from ffn_probe.probes.taps import Watched, install, recomputing
+from ffn_probe.probes.taps import Watched, Wiring, install, recomputing, watch_model
 from ffn_probe.probes.telling import Telling
 from ffn_probe.probes.weight_watch import WeightWatch
 from ffn_probe.runs import TOKENS_KEPT, Manifest, Run, RunWriter, trend_rows
@@ -60,6 +61,7 @@ class Probe:
         self._watched = [Watched(block) for block in manifest.blocks]
         self._stack = ExitStack()
         self._writer: RunWriter | None = None
+        self._switch = Switch()
         self._live = False  # whether the forward that runs is watched
         self._recomputed = False  # whether what is computed again belongs to one that was
         self._windows = 0
@@ -83,11 +85,10 @@ class Probe:
             stack.callback(writer.discard)
             hooks = stack.enter_context(ExitStack())
             model = self.model
-            before = model.register_forward_pre_hook(self._before, with_kwargs=True)
-            hooks.callback(before.remove)
-            after = model.register_forward_hook(self._after, always_call=True)
-            hooks.callback(after.remove)
-            install(model, self._watched, self.observer.receive, self._awake, hooks)
+            gradients, receive = self.observer.watching.gradients, self.observer.receive
+            wiring = Wiring(receive, self._awake, hooks, self._switch, gradients)
+            watch_model(model, self._before, self._after, wiring)
+            install(model, self._watched, wiring)
             self._stack = hooks.pop_all()
             stack.pop_all()
         self._writer = writer
@@ -181,10 +182,10 @@ class Probe:
             return self._recomputed and self.observer.watching.gradients
         return self._live
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if recomputing():
             return
-        if not self.options.watches(training=module.training):
+        if not self.options.watches(training=self.model.training):
             self._live = False
             return
         with torch._C.DisableTorchFunction():
@@ -199,8 +200,7 @@ class Probe:
                 counting.watch(grids, input_hash(args, kwargs), starts=starts)
                 self.observer.begin(grids, counting.fold, counting.step)
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        del module, args, output
+    def _after(self) -> None:
         if not recomputing():
             self.observer.end()
 
