@@ -188,12 +188,12 @@ def _fan(
                     line={"width": edge, "color": color, "dash": dash}, fill=fill,
                     fillcolor=_fade(color, alpha),
                     hoverinfo="skip", showlegend=False, yaxis=_place(panels, "fan"),
-                    legendgroup=history.name,
+                    legendgroup=escape(history.name),
                 )  # fmt: skip
         figure.add_scatter(
             x=x, y=_f4(axis.place(line["q50"].to_numpy(np.float64))), mode="lines",
             line={"color": color, "dash": dash, "width": 2}, yaxis=_place(panels, "fan"),
-            name=escape(history.name), legendgroup=history.name,
+            name=escape(history.name), legendgroup=escape(history.name),
             text=[_said(row) for row in line[list(QUANTILES)].itertuples(index=False)],
             hovertemplate="%{text}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
@@ -261,7 +261,7 @@ def _line(
     figure.add_scatter(
         x=x, y=_f4(y), mode="lines" if x.size > 1 else "markers", yaxis=axis, showlegend=False,
         line={"color": color, "dash": dash, "width": 1.5}, name=escape(history.name),
-        legendgroup=history.name,
+        legendgroup=escape(history.name),
         hovertemplate=f"{said} %{{y:.4g}}<extra>%{{fullData.name}}</extra>",
     )  # fmt: skip
 
@@ -298,7 +298,7 @@ def _ticks(figure: go.Figure, panels: Sequence[Panel], history: History, i: int)
         x=[step for _, step in grouped], y=[kind for kind, _ in grouped], mode="markers",
         marker={"symbol": "line-ns-open", "size": 13, "color": color, "line": line},
         yaxis=_place(panels, "alarms"), showlegend=False, name=escape(history.name),
-        legendgroup=history.name, text=[_told(listed) for listed in grouped.values()],
+        legendgroup=escape(history.name), text=[_told(listed) for listed in grouped.values()],
         hovertemplate="%{text}<extra>%{fullData.name}</extra>",
     )  # fmt: skip
 
