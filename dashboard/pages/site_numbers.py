@@ -167,7 +167,7 @@ def counts_table(numbers: SiteNumbers, names: tuple[str, str]) -> Content:
     rows = []
     for name, x, side in zip(names, (numbers.a, numbers.b), "ab", strict=True):
         rows.append([
-            html.Span(name, className=side), f"{x.seen + x.nonfinite:,}", f"{x.nan:,}",
+            html.Span(name, className=side), f"{x.seen:,}", f"{x.nan:,}",
             f"{x.pos_inf:,}", f"{x.neg_inf:,}", f"{x.whole.count:,}", f"{x.whole.zeros:,}",
             str(len(x.folds)), x.dtype,
         ])  # fmt: skip
