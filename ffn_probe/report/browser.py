@@ -34,6 +34,7 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9",
 )  # fmt: skip
 _DATE = re.compile(rb"(/(?:Creation|Mod)Date \(D:)\d{14}")
+_NODE = re.compile(rb"node\d{8}")
 _SAID = 300  # characters of what the browser said
 
 
@@ -72,7 +73,14 @@ def to_pdf(html: str, *, made: str = "") -> bytes:
     data = _made(opened, ["--no-pdf-header-footer", "--print-to-pdf={folder}/out.pdf"])
     stamp = re.sub(r"[^0-9]", "", made)[:14]
     stamp = stamp if len(stamp) == 14 else "19700101000000"
-    return _DATE.sub(rb"\g<1>" + stamp.encode(), data)
+    return _renumbered(_DATE.sub(rb"\g<1>" + stamp.encode(), data))
+
+
+def _renumbered(pdf: bytes) -> bytes:
+    """Return a PDF whose tags are numbered from 1: where a browser begins is chance."""
+    numbers = sorted(set(_NODE.findall(pdf)))
+    names = {number: b"node%08d" % i for i, number in enumerate(numbers, 1)}
+    return _NODE.sub(lambda found: names[found[0]], pdf)
 
 
 def to_png(svg: str) -> bytes:
