@@ -7,48 +7,34 @@ The tables are plain Parquet, so any engine can query them too. With DuckDB:
 """
 
 import os
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from ffn_probe.anatomy import ROLES, Block, Site
 from ffn_probe.attribution import Attribution, explain, pair_measures
-from ffn_probe.errors import RunError, UnknownName
+from ffn_probe.errors import UnknownName
 from ffn_probe.runs.channel_map import COLUMNS, ChannelMap, channel_map
 from ffn_probe.runs.late import LateSummary
 from ffn_probe.runs.manifest import Manifest
 from ffn_probe.runs.measured import measured
 from ffn_probe.runs.paired import check_paired
-from ffn_probe.runs.parts import read_parts
-from ffn_probe.runs.reader import Reader
 from ffn_probe.runs.schema import EVEN, FOLDS, ODD, TABLES, WHOLE
 from ffn_probe.runs.stored import RowCount, Stored
+from ffn_probe.runs.tables import Tables
 from ffn_probe.runs.trends import read_trends
 from ffn_probe.runs.weights import WeightGeometry
 from ffn_probe.sketches import (
     BitHistogram,
     Channels,
     Extremes,
-    Joint,
     Moments,
     QuantNoise,
     Summary,
 )
-
-_SKETCHES: Mapping[str, Any] = {
-    "moments": Moments,
-    "histograms": BitHistogram,
-    "channels": Channels,
-    "extremes": Extremes,
-    "joint": Joint,
-    "quant": QuantNoise,
-    "weights": WeightGeometry,
-}
 
 
 class Run:
@@ -57,8 +43,7 @@ class Run:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._loaded: dict[tuple[str, Any], Stored] = {}
-        self._lock = threading.RLock()
+        self._tables = Tables(folder, self._windows)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "Run":
@@ -142,16 +127,7 @@ class Run:
             UnknownName: no table has that name.
             RunError, SchemaError: a part cannot be read; the message names it.
         """
-        if table not in _SKETCHES:
-            raise UnknownName.of("table", table, _SKETCHES)
-        return self._stored(table, _SKETCHES[table])
-
-    def _stored(self, table: str, kind: Any) -> Stored:
-        with self._lock:
-            if (table, kind) not in self._loaded:
-                reader = Reader(self.folder, table, windows=self._windows)
-                self._loaded[table, kind] = Stored(reader, kind)
-            return self._loaded[table, kind]
+        return self._tables.sketches(table)
 
     @property
     def _windows(self) -> int | None:
@@ -161,17 +137,15 @@ class Run:
     @property
     def nbytes(self) -> int:
         """Bytes of tables that are held in memory, about."""
-        with self._lock:
-            return sum(stored.nbytes for stored in self._loaded.values())
+        return self._tables.nbytes
 
     def forget(self) -> None:
         """Let go of what was read; it is read again when it is asked for."""
-        with self._lock:
-            self._loaded = {}
+        self._tables.forget()
 
     def rows(self, site: str | Site) -> tuple[int, int, str]:
         """Return (rows seen, rows sampled, dtype) of a site."""
-        counted = self._stored("moments", RowCount)[self.site(site)]
+        counted = self._tables.counts()[self.site(site)]
         total = reduce(RowCount.merge, counted.values())
         return total.seen, total.sampled, total.dtype
 
@@ -250,15 +224,7 @@ class Run:
             return self.trends()
         if name not in TABLES:
             raise UnknownName.of("table", name, ["measures", "pairs", *TABLES])
-        schema = TABLES[name]
-        read = read_parts(self.folder, name, windows=self._windows)
-        parts = [data for _, data in read]
-        data = pa.concat_tables(parts) if parts else schema.empty_table()
-        frame: pd.DataFrame = data.to_pandas()
-        frame.attrs["units"] = {
-            f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in schema
-        }
-        return frame
+        return self._tables.frame(name)
 
     def trends(
         self, names: Iterable[str] | None = None, *, site: str | Site = ""
@@ -300,12 +266,9 @@ class Run:
         return pd.DataFrame(lines, columns=columns)
 
     def channel_map(self, role: str, measure: str, columns: int = COLUMNS) -> ChannelMap:
-        """Return one number of every channel of a role, a row a block; nothing is kept.
+        """Return a number of every channel of a role: absmax, rms, mean, std or active.
 
-        Args:
-            role: whose channels.
-            measure: a name of CHANNEL_MEASURES: absmax, rms, mean, std or active.
-            columns: the most columns; with more channels, neighbours share one.
+        A row a block, and no more than so many columns: neighbours share one.
 
         Raises:
             UnknownName: there is no such measure, or no channels of the role.
@@ -343,6 +306,3 @@ class Run:
 
 def _merged(parts: list[Any]) -> Any:
     return reduce(lambda a, b: a.merge(b), parts) if parts else None
-
-
-__all__ = ["Run", "RunError"]
