@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from dash import dcc, html
@@ -25,11 +25,13 @@ from ffn_probe.errors import UnknownName
 from ffn_probe.figures.grid import ordered_roles
 from ffn_probe.figures.site_formats import (
     EIGHT_BITS,
+    PREDICTED_KEYS,
     VIEWS,
     SiteFormats,
     View,
     chosen_sites,
     keys_of,
+    predicted_formats,
     run_formats,
     survival,
 )
@@ -69,10 +71,7 @@ def quantization(library: Library, query: Query) -> Page:
         return page("Quantization", [("Runs", href("/"))],
                     nothing("Nothing recorded yet", f"{names[0]} holds no site."))  # fmt: skip
     view, picks = _picks(sides, query)
-    shown = [
-        Side(s.name, chosen_sites(s.sites, role=picks["role"], layer=picks["layer"]))
-        for s in sides
-    ]
+    shown = [_chosen(library, side, view, picks) for side in sides]
     target = float(picks["target"])
     title = f"Formats of {' and '.join(side.name for side in sides)}"
     return page(
@@ -85,12 +84,12 @@ def quantization(library: Library, query: Query) -> Page:
         _controls(sides, view, picks),
         *levels_part(shown, target, view, picks["against"]),
         *survivors_part(shown, target, view),
-        *(site_part(shown, query["site"], target) if query.get("site") else ()),
+        *(site_part(library, shown, query["site"], target) if query.get("site") else ()),
         *crest_part(shown),
         *budget_part(shown, picks["format"], view),
         *clipping_part(shown, picks["format"]),
-        *headroom_part(shown),
-        data={"levels": lambda: _frame(shown),
+        *headroom_part(library, shown),
+        data={"levels": lambda: _frame(library, shown, picks),
               "survival": lambda: _survival_frame(shown, target, view)},
         command=_command(library, names, picks["format"]),
     )  # fmt: skip
@@ -98,6 +97,22 @@ def quantization(library: Library, query: Query) -> Page:
 
 def _side(library: Library, name: str) -> Side:
     return Side(name, library.once("formats", [name], lambda: run_formats(library.run(name))))
+
+
+def _chosen(library: Library, side: Side, view: View, picks: Mapping[str, str]) -> Side:
+    """Return the chosen sites of a run; their histograms are read where they are needed."""
+    role, layer = picks["role"], picks["layer"]
+    sites = chosen_sites(side.sites, role=role, layer=layer)
+    if view == "measured" and keys_of(sites, "measured"):
+        return Side(side.name, sites)
+    return _predicted(library, Side(side.name, sites), f"predicted {role} {layer}")
+
+
+def _predicted(library: Library, side: Side, what: str) -> Side:
+    def make() -> tuple[SiteFormats, ...]:
+        return predicted_formats(library.run(side.name), side.sites)
+
+    return Side(side.name, library.once(what, [side.name], make))
 
 
 def _singles(library: Library) -> list[str]:
@@ -133,8 +148,7 @@ def _picks(sides: Sequence[Side], query: Query) -> tuple[View, dict[str, str]]:
     measured = bool(keys_of(every, "measured"))
     found = chosen(query, "view", _VIEWS, "measured" if measured else "predicted")
     view = next(name for name in _KINDS if name == found)
-    keys = keys_of(every, "predicted" if view == "predicted" else "measured")
-    keys = keys or keys_of(every, "predicted")
+    keys = _formats(every, view)
     first = "int8:token" if "int8:token" in keys else keys[0] if keys else ""
     return view, {
         "role": chosen(query, "role", _roles(every)),
@@ -147,6 +161,12 @@ def _picks(sides: Sequence[Side], query: Query) -> tuple[View, dict[str, str]]:
 
 _KINDS: tuple[View, ...] = ("measured", "predicted", "difference")
 _AGAINST: tuple[Option, ...] = (("sides", "A and B"), ("change", "B less A"))
+
+
+def _formats(sites: Sequence[SiteFormats], view: View) -> tuple[str, ...]:
+    """Return the formats to choose from: the measured ones, else those that are predicted."""
+    measured = keys_of(sites, "measured")
+    return measured if measured and view != "predicted" else PREDICTED_KEYS
 
 
 def _roles(sites: Sequence[SiteFormats]) -> list[Option]:
@@ -165,7 +185,7 @@ def _layers(sites: Sequence[SiteFormats]) -> list[Option]:
 
 def _controls(sides: Sequence[Side], view: View, picks: dict[str, str]) -> Content:
     every = [site for side in sides for site in side.sites]
-    keys = keys_of(every, "predicted" if view == "predicted" else "measured")
+    keys = _formats(every, view)
     return controls(
         select("levels", "view", _VIEWS, view),
         select("target", "target", _TARGETS, picks["target"]),
@@ -192,9 +212,10 @@ def _notes(sides: Sequence[Side], view: View, query: Query) -> list[Content]:
 # ---- twins ------------------------------------------------------------------------------
 
 
-def _frame(sides: Sequence[Side]) -> pd.DataFrame:
+def _frame(library: Library, sides: Sequence[Side], picks: Mapping[str, str]) -> pd.DataFrame:
+    what = f"predicted {picks['role']} {picks['layer']}"
     rows = []
-    for side in sides:
+    for side in (_predicted(library, side, what) for side in sides):
         for s in side.sites:
             for key in dict.fromkeys((*s.noise, *s.predicted)):
                 noise = s.noise.get(key)

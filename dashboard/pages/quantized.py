@@ -9,13 +9,21 @@ from dash import dcc, html
 from dashboard.components.graph import graph
 from dashboard.components.page import Content, href
 from dashboard.components.table import table
+from dashboard.data import Library
 from ffn_probe.errors import UnknownName
 from ffn_probe.figures.clipping import clipping_chart, lost_values, pooled
 from ffn_probe.figures.crest import CROSSOVER, crest_chart, level_of
 from ffn_probe.figures.error_budget import budget_chart, error_budget, total_db
-from ffn_probe.figures.headroom import LIMITS, Peak, beyond, headroom_chart, peaks
+from ffn_probe.figures.headroom import (
+    LIMITS,
+    Peak,
+    beyond,
+    headroom_chart,
+    peaks,
+    with_quantiles,
+)
 from ffn_probe.figures.numbers import decibels, number, percent
-from ffn_probe.figures.site_formats import SiteFormats, View
+from ffn_probe.figures.site_formats import SiteFormats, View, predicted_formats
 
 _ROWS = 40
 
@@ -85,7 +93,9 @@ def _levels(site: SiteFormats) -> list[Content]:
     return [decibels(level_of(site, key)[0]) for key in ("int8:tensor", "e4m3fn:tensor")]
 
 
-def site_part(sides: Sequence[Side], name: str, target: float) -> list[Content]:
+def site_part(
+    library: Library, sides: Sequence[Side], name: str, target: float
+) -> list[Content]:
     """Return what every format does to the site of that name, in each run that has it.
 
     Raises:
@@ -96,7 +106,8 @@ def site_part(sides: Sequence[Side], name: str, target: float) -> list[Content]:
         known = [s.site.name for side in sides for s in side.sites]
         raise UnknownName.of("site", name, dict.fromkeys(known), "Choose all roles and layers.")
     parts: list[Content] = []
-    for side, s in found:
+    for side, bare in found:
+        (s,) = predicted_formats(library.run(side.name), [bare])
         rows = [_format_row(s, key, target) for key in dict.fromkeys((*s.noise, *s.predicted))]
         head = ("format", "", "measured dB", "predicted dB", "clipped", "zeroed")
         caption = (
@@ -172,7 +183,7 @@ def clipping_part(sides: Sequence[Side], key: str) -> list[Content]:
         head = ("site", "clipped", "of values", "zeroed", "of values", "values")
         caption = _first(len(rows), len(mine), f"sites by what {key} loses, worst first")
         numbers = table(head, rows, caption=caption, right=(1, 2, 3, 4, 5))
-        chart = graph(clipping_chart(side.sites), said, name=f"losses-{i}", numbers=numbers)
+        chart = graph(clipping_chart(lost), said, name=f"losses-{i}", numbers=numbers)
         parts.append(html.Div([html.P(html.B(said)), chart]))
     head_ = html.H2("What is clipped, what becomes zero")
     if not parts:
@@ -181,9 +192,9 @@ def clipping_part(sides: Sequence[Side], key: str) -> list[Content]:
             html.Div(parts, className="pictures")]  # fmt: skip
 
 
-def headroom_part(sides: Sequence[Side]) -> list[Content]:
+def headroom_part(library: Library, sides: Sequence[Side]) -> list[Content]:
     """Return the largest values of every layer against the limits of formats."""
-    found = [(side.name, peaks(side.sites)) for side in sides]
+    found = [(side.name, _peaks(library, side)) for side in sides]
     if not any(told for _, told in found):
         return []
     said = " ".join(_room(name, told) for name, told in found if told)
@@ -207,6 +218,14 @@ def headroom_part(sides: Sequence[Side]) -> list[Content]:
             headroom_chart(found), said, name="headroom", numbers=numbers, to="/quantization"
         ),
     ]
+
+
+def _peaks(library: Library, side: Side) -> tuple[Peak, ...]:
+    found = peaks(side.sites)
+    what = f"peaks {[peak.name for peak in found]}"
+    return library.once(
+        what, [side.name], lambda: with_quantiles(library.run(side.name), found)
+    )
 
 
 def _room(name: str, found: Sequence[Peak]) -> str:

@@ -1,7 +1,7 @@
 """Parts of the swap lab: distributions of the cells, and the table of choices."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
 
 from dash import dcc, html
@@ -11,7 +11,7 @@ from dashboard.components.graph import graph
 from dashboard.components.page import Content, href
 from dashboard.components.table import table
 from dashboard.data import Library
-from dashboard.pages.swapped import Cells
+from dashboard.pages.swapped import Cells, Picks
 from ffn_probe.figures.choices import Candidate
 from ffn_probe.figures.multiples import multiples_chart, panels
 from ffn_probe.figures.numbers import decibels, number, percent
@@ -29,16 +29,16 @@ WHO: tuple[Option, ...] = (("cells", "those of the 2 x 2"), ("all", "every run o
 # ---- distributions ----------------------------------------------------------------------
 
 
-def multiples_part(library: Library, cells: Cells, picks: Mapping[str, str]) -> list[Content]:
+def multiples_part(library: Library, cells: Cells, picks: Picks) -> list[Content]:
     """Return gate, hidden and out of the four cells on shared axes."""
     names = [name for name in cells.names if cells.runs[name]]
     if not names:
         return []
     rows = [
-        (role, [_histogram(library, cells.runs[n], role, picks["layer"]) for n in names])
+        (role, [_histogram(library, cells.runs[n], role, picks.layer) for n in names])
         for role in _ROLES
     ]
-    where = "all layers" if picks["layer"] == "all" else f"layer {picks['layer']}"
+    where = "all layers" if picks.layer == "all" else f"layer {picks.layer}"
     columns = [f"{cells.title(name)} ({where})" for name in names]
     sides = {i: "b" if cells.runs[n] and n[1] == "1" else "a" for i, n in enumerate(names)}
     chart = multiples_chart(panels(rows, columns), sides=sides)
@@ -84,11 +84,11 @@ def _line(role: str, cell: str, found: BitHistogram | None) -> list[Content]:
 def choices_part(
     candidates: Sequence[Candidate],
     cells: Cells,
-    picks: Mapping[str, str],
+    picks: Picks,
     options: tuple[Sequence[Option], Sequence[Option]],
 ) -> list[Content]:
     """Return the recorded choices with what matters when one has to be deployed."""
-    need, target = picks["need"], picks["target"]
+    need, target = picks.need, picks.target
     kept = [c for c in candidates if c.feasible]
     names = ", ".join(c.run for c in kept) or "none"
     said = (
@@ -118,7 +118,7 @@ def choices_part(
         controls(
             select("format needed", "need", options[0], need),
             select("target", "target", options[1], target),
-            select("runs", "who", WHO, picks["who"]),
+            select("runs", "who", WHO, picks.who),
         ),
         html.P([html.B(said), " ", html.Span(_CHOICES, className="dim")]),
         table(head, rows, caption=caption, right=range(4, 16)),

@@ -11,7 +11,6 @@ from dashboard.components.graph import graph
 from dashboard.components.page import Content, href, prose
 from dashboard.components.table import table
 from dashboard.data import Library
-from ffn_probe.anatomy import ROLES
 from ffn_probe.compare.validity import inputs, validity
 from ffn_probe.figures.factorial import CELLS, SPREADS, Effects, added_unit, levels
 from ffn_probe.figures.interaction import interaction_chart
@@ -68,6 +67,25 @@ class Cells:
         return "".join(c if c.isalnum() else "-" for c in self.title(name).replace(", ", "-"))
 
 
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """What else the address chooses, and the roles and layers there are to choose from."""
+
+    measure: str
+    role: str
+    layer: str
+    who: str
+    need: str
+    target: str
+    roles: tuple[str, ...]
+    layers: tuple[int, ...]
+
+    @property
+    def layer_options(self) -> list[Option]:
+        """The layers as a drop-down takes them."""
+        return [("all", "all layers"), *((str(i), f"layer {i}") for i in self.layers)]
+
+
 # ---- validity ---------------------------------------------------------------------------
 
 
@@ -114,21 +132,21 @@ def _pairs(cells: Cells) -> Content:
 def effects_part(
     library: Library,
     cells: Cells,
-    picks: Mapping[str, str],
+    picks: Picks,
     found: tuple[Effects | None, tuple[Effects, ...]],
 ) -> list[Content]:
     """Return main effects and interaction of the chosen measure, pooled and by layer."""
-    entry = measure(picks["measure"])
+    entry = measure(picks.measure)
     options: list[Option] = [(m.name, f"{m.label} [{m.unit}]") for m in MEASURES]
-    roles = [(role, role) for role in ROLES if role in _there(library, cells)]
+    roles = [(role, role) for role in picks.roles]
     unit = added_unit(entry)
-    label = f"{entry.label} at {picks['role']}" + (f" [{unit}]" if unit else "")
+    label = f"{entry.label} at {picks.role}" + (f" [{unit}]" if unit else "")
     head: list[Content] = [
         html.H2("Effects on a measure"),
         controls(
-            select("measure", "measure", options, picks["measure"]),
-            select("role", "role", roles, picks["role"]) if roles else None,
-            select("layer", "layer", _layers(library, cells), picks["layer"]),
+            select("measure", "measure", options, picks.measure),
+            select("role", "role", roles, picks.role) if roles else None,
+            select("layer", "layer", picks.layer_options, picks.layer),
         ),
         html.P([html.B(entry.label), f": {entry.formula}. ", html.Span(_HOW, className="dim")]),
     ]
@@ -141,7 +159,7 @@ def effects_part(
         table_, norms=cells.norms, activations=cells.activations, label=short
     )
     pooled, layers = found
-    shown = pooled if picks["layer"] == "all" else _of_layer(layers, picks["layer"])
+    shown = pooled if picks.layer == "all" else _of_layer(layers, picks.layer)
     said = _said(shown, picks, entry.label)
     chart = graph(lines, f"{label} in the four cells. {said}", name="interaction",
                   numbers=_cell_table(table_, cells, label))  # fmt: skip
@@ -156,17 +174,8 @@ def effects_part(
     return [*head, *body]
 
 
-def _there(library: Library, cells: Cells) -> set[str]:
-    return {site.role for name in cells.found for site in library.run(name).sites}
-
-
-def _layers(library: Library, cells: Cells) -> list[Option]:
-    found = {site.layer for name in cells.found for site in library.run(name).sites}
-    return [("all", "all layers"), *((str(layer), f"layer {layer}") for layer in sorted(found))]
-
-
-def _levels(library: Library, name: str, picks: Mapping[str, str]) -> Content:
-    what, role = picks["measure"], picks["role"]
+def _levels(library: Library, name: str, picks: Picks) -> Content:
+    what, role = picks.measure, picks.role
     return library.once(
         f"levels {what} {role}", [name], lambda: levels(library.run(name), what, role)
     )
@@ -176,10 +185,10 @@ def _of_layer(found: Sequence[Effects], layer: str) -> Effects | None:
     return next((effect for effect in found if str(effect.layer) == layer), None)
 
 
-def _said(shown: Effects | None, picks: Mapping[str, str], label: str) -> str:
+def _said(shown: Effects | None, picks: Picks, label: str) -> str:
     if shown is None:
         return (
-            f"No 2 x 2 of {label} at {picks['role']}: a cell is missing, or the measure does "
+            f"No 2 x 2 of {label} at {picks.role}: a cell is missing, or the measure does "
             "not apply to this role in all four."
         )
     where = "Mean of the layers" if shown.layer < 0 else f"Layer {shown.layer}"

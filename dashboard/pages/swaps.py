@@ -13,7 +13,7 @@ from dashboard.components.page import Content, Page, Query, href, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
 from dashboard.pages.swap_choices import WHO, choices_part, multiples_part
-from dashboard.pages.swapped import Cells, effects_part, validity_part
+from dashboard.pages.swapped import Cells, Picks, effects_part, validity_part
 from ffn_probe.anatomy import ROLES
 from ffn_probe.figures.choices import Candidate, Traits, candidate, traits
 from ffn_probe.figures.factorial import (
@@ -27,7 +27,7 @@ from ffn_probe.figures.factorial import (
     pooled_effects,
 )
 from ffn_probe.figures.numbers import number
-from ffn_probe.figures.site_formats import EIGHT_BITS, run_formats
+from ffn_probe.figures.site_formats import EIGHT_BITS, keys_of, predicted_formats, run_formats
 from ffn_probe.measures import MEASURES, measure
 
 _TARGETS: tuple[Option, ...] = tuple((str(t), f"{t} dB") for t in (20, 25, 30, 35, 40))
@@ -81,7 +81,7 @@ def swaps(library: Library, query: Query) -> Page:
         *multiples_part(library, cells, picks),
         *choices_part(candidates, cells, picks, (_NEEDS, _TARGETS)),
         data=_twins(effects, candidates, cells, picks),
-        command=_command(library, cells, picks["measure"]),
+        command=_command(library, cells, picks.measure),
     )
 
 
@@ -122,30 +122,33 @@ def _cells(
     return Cells(norms, acts, runs, choices)
 
 
-def _picks(library: Library, cells: Cells, query: Query) -> dict[str, str]:
+def _picks(library: Library, cells: Cells, query: Query) -> Picks:
     """Return measure, role, layer, format and target of the address."""
-    runs = [library.run(name) for name in cells.found]
-    roles = [r for r in ROLES if any(s.role == r for run in runs for s in run.sites)]
-    layers = sorted({site.layer for run in runs for site in run.sites})
-    named = [("all", "all layers"), *((str(i), f"layer {i}") for i in layers)]
+    sites = {site for name in cells.found for site in library.run(name).sites}
+    there = {site.role for site in sites}
+    roles = tuple(role for role in ROLES if role in there)
+    layers = tuple(sorted({site.layer for site in sites}))
     first = "hidden" if "hidden" in roles else ""
-    return {
-        "measure": chosen(query, "measure", [(m.name, m.label) for m in MEASURES], "rms"),
-        "role": chosen(query, "role", [(r, r) for r in roles] or [("", "-")], first),
-        "layer": chosen(query, "layer", named),
-        "who": chosen(query, "who", WHO),
-        "need": chosen(query, "need", _NEEDS, "int8:token"),
-        "target": chosen(query, "target", _TARGETS, "30"),
-    }
+    named = [("all", "all layers"), *((str(i), f"layer {i}") for i in layers)]
+    return Picks(
+        measure=chosen(query, "measure", [(m.name, m.label) for m in MEASURES], "rms"),
+        role=chosen(query, "role", [(r, r) for r in roles] or [("", "-")], first),
+        layer=chosen(query, "layer", named),
+        who=chosen(query, "who", WHO),
+        need=chosen(query, "need", _NEEDS, "int8:token"),
+        target=chosen(query, "target", _TARGETS, "30"),
+        roles=roles,
+        layers=layers,
+    )
 
 
 def _effects(
-    library: Library, cells: Cells, picks: Mapping[str, str]
+    library: Library, cells: Cells, picks: Picks
 ) -> tuple[Effects | None, tuple[Effects, ...]]:
     """Return the pooled effects (None where a cell is missing) and those of every layer."""
     if len(cells.found) < len(CELLS):
         return None, ()
-    entry, names = measure(picks["measure"]), tuple(cells.runs[name] for name in CELLS)
+    entry, names = measure(picks.measure), tuple(cells.runs[name] for name in CELLS)
     factors = (f"{cells.norms[1]} for {cells.norms[0]}",
                f"{cells.activations[1]} for {cells.activations[0]}")  # fmt: skip
 
@@ -153,27 +156,26 @@ def _effects(
         found = {n: _levels(library, cells.runs[n], picks) for n in CELLS}
         return pooled_effects(found, entry, factors), layer_effects(found, entry, factors)
 
-    what = f"effects {picks['measure']} {picks['role']} {factors}"
+    what = f"effects {picks.measure} {picks.role} {factors}"
     return library.once(what, names, make)
 
 
-def _levels(library: Library, name: str, picks: Mapping[str, str]) -> Content:
-    what, role = picks["measure"], picks["role"]
+def _levels(library: Library, name: str, picks: Picks) -> Content:
+    what, role = picks.measure, picks.role
     return library.once(
         f"levels {what} {role}", [name], lambda: levels(library.run(name), what, role)
     )
 
 
 def _candidates(
-    library: Library, found: _Recorded, cells: Cells, picks: Mapping[str, str]
+    library: Library, found: _Recorded, cells: Cells, picks: Picks
 ) -> list[Candidate]:
     """Return the recorded choices that are shown, those that do the job first."""
     every = [name for ids in found.runs.values() for name in ids][:_MOST_RUNS]
-    names = every if picks["who"] == "all" else list(dict.fromkeys(cells.found))
-    target = float(picks["target"])
+    names = every if picks.who == "all" else list(dict.fromkeys(cells.found))
+    target = float(picks.target)
     made = [
-        candidate(name, _traits(library, name), key=picks["need"], target=target)
-        for name in names
+        candidate(name, _traits(library, name), key=picks.need, target=target) for name in names
     ]
     return sorted(made, key=lambda c: (not c.feasible, c.loss if c.loss == c.loss else 1e9))
 
@@ -181,7 +183,10 @@ def _candidates(
 def _traits(library: Library, name: str) -> Traits:
     def make() -> Traits:
         run = library.run(name)
-        return traits(run, library.once("formats", [name], lambda: run_formats(run)))
+        formats = library.once("formats", [name], lambda: run_formats(run))
+        if not keys_of(formats, "measured"):
+            formats = predicted_formats(run, formats)
+        return traits(run, formats)
 
     return library.once("traits", [name], make)
 
@@ -208,9 +213,9 @@ def _choosers(found: _Recorded, cells: Cells) -> Content:
     )
 
 
-def _square(library: Library, cells: Cells, picks: Mapping[str, str]) -> Content:
+def _square(library: Library, cells: Cells, picks: Picks) -> Content:
     """Return the four runs as a table of links, with the chosen measure in each."""
-    entry = measure(picks["measure"])
+    entry = measure(picks.measure)
     rows: list[list[Content]] = []
     norms, acts = dict.fromkeys(cells.norms), dict.fromkeys(cells.activations)
     for i, norm in enumerate(norms):
@@ -225,7 +230,7 @@ def _square(library: Library, cells: Cells, picks: Mapping[str, str]) -> Content
             row.append(html.Span([dcc.Link(name, href=href("/run", run=name)), html.Br(),
                                   f"{number(mean)} {added_unit(entry)}"]))  # fmt: skip
         rows.append(row)
-    caption = f"{entry.label} at {picks['role']}, mean of the layers"
+    caption = f"{entry.label} at {picks.role}, mean of the layers"
     return table(("", *acts), rows, caption=caption)
 
 
@@ -267,7 +272,7 @@ def _command(library: Library, cells: Cells, name: str) -> str:
 
 def _twins(
     effects: tuple[Effects | None, tuple[Effects, ...]], candidates: Sequence[Candidate],
-    cells: Cells, picks: Mapping[str, str],
+    cells: Cells, picks: Picks,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     pooled, by_layer = effects
     rows = []
@@ -277,7 +282,7 @@ def _twins(
                           (*made.main, made.interaction, made.total), strict=True))  # fmt: skip
         for name, value in values.items():
             rows.append({
-                "measure": picks["measure"], "unit": made.unit, "role": picks["role"],
+                "measure": picks.measure, "unit": made.unit, "role": picks.role,
                 "layer": found.layer, "effect": name, "value": value.value, "low": value.low,
                 "high": value.high, "interval": SPREADS[found.spread],
                 "separable": made.separable,

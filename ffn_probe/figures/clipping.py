@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from ffn_probe.anatomy import Site
 from ffn_probe.figures.canvas import framed
 from ffn_probe.figures.numbers import percent
-from ffn_probe.figures.site_formats import SiteFormats, keys_of
+from ffn_probe.figures.site_formats import KEYS, SiteFormats
 from ffn_probe.figures.theme import CANDIDATE, REFERENCE
 
 _ROW = 30  # px
@@ -57,9 +57,10 @@ def pooled(lost: Sequence[Lost], key: str) -> tuple[float, float]:
     return sum(e.clipped for e in mine) / count, sum(e.zeroed for e in mine) / count
 
 
-def clipping_chart(sites: Sequence[SiteFormats]) -> go.Figure:
+def clipping_chart(lost: Sequence[Lost]) -> go.Figure:
     """Return for every format the shares of all values that it clips and makes zero."""
-    keys, lost = keys_of(sites, "measured"), lost_values(sites)
+    found = {entry.key for entry in lost}
+    keys = [key for key in dict.fromkeys((*KEYS, *sorted(found))) if key in found]
     shares = [pooled(lost, key) for key in keys]
     figure = go.Figure()
     for name, color, which, pattern in (

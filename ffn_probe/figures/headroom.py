@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -13,6 +13,7 @@ from ffn_probe.figures.numbers import number
 from ffn_probe.figures.site_formats import SiteFormats
 from ffn_probe.figures.theme import CANDIDATE, REFERENCE
 from ffn_probe.formats import FORMATS
+from ffn_probe.runs import Run
 
 LIMITS: Mapping[str, float] = {
     name: FORMATS[name].max for name in ("e4m3fn", "e5m2", "fp16", "bf16")
@@ -24,7 +25,10 @@ _ROOM = 30.0  # a limit so many times beyond the largest value is named, not dra
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The largest value of a layer over some roles, where it is, and its 99.9 % quantile."""
+    """The largest value of a layer over some roles, where it is, and its 99.9 % quantile.
+
+    The quantile is NaN until `with_quantiles` reads the histogram of the site.
+    """
 
     layer: int
     role: str
@@ -46,6 +50,14 @@ def peaks(sites: Sequence[SiteFormats]) -> tuple[Peak, ...]:
     )
 
 
+def with_quantiles(run: Run, found: Sequence[Peak]) -> tuple[Peak, ...]:
+    """Return the peaks with the 99.9 % quantile of |x| at their sites."""
+    return tuple(
+        replace(peak, p99_9=float(run.histogram(peak.name).abs_quantile(0.999)))
+        for peak in found
+    )
+
+
 def headroom_chart(sides: Sequence[tuple[str, Sequence[Peak]]]) -> go.Figure:
     """Return absmax (solid) and p99.9 (dotted) by layer, one run blue, a second one orange."""
     layers = sorted({peak.layer for _, found in sides for peak in found})
@@ -57,7 +69,12 @@ def headroom_chart(sides: Sequence[tuple[str, Sequence[Peak]]]) -> go.Figure:
         words = [_words(peak) for peak in found]
         for said, values, dash, symbol in (
             ("largest |x|", [p.absmax for p in found], "solid", "circle"),
-            ("p99.9 of |x|", [p.p99_9 or None for p in found], "dot", "circle-open"),
+            (
+                "p99.9 of |x|",
+                [p.p99_9 if p.p99_9 > 0 else None for p in found],
+                "dot",
+                "circle-open",
+            ),
         ):
             figure.add_scatter(
                 x=[at[peak.layer] for peak in found], y=values, mode="lines+markers",
@@ -85,6 +102,10 @@ def headroom_chart(sides: Sequence[tuple[str, Sequence[Peak]]]) -> go.Figure:
         range=[math.log10(low) - 0.2, math.log10(high) + 0.25],
     )  # fmt: skip
     return framed(figure, height=380, hovermode="closest", margin={"r": 110})
+
+
+def _above_zero(value: float) -> float | None:
+    return value if value > 0 else None
 
 
 def beyond(found: Sequence[Peak]) -> tuple[str, ...]:

@@ -33,14 +33,12 @@ def interaction_chart(
         zip(norms, (REFERENCE, CANDIDATE), ("solid", "dash"), strict=True)
     ):
         sides = [cells.get(f"v{i}0", ()), cells.get(f"v{i}1", ())]
-        for layer in sorted({x.layer for side in sides for x in side}):
-            values = [_value(side, layer) for side in sides]
-            figure.add_scatter(
-                x=[0, 1], y=values, mode="lines+markers", showlegend=False, opacity=_FAINT,
-                line={"color": color, "width": 1, "dash": dash}, marker={"size": 5},
-                hovertext=[f"{escape(norm)}, layer {layer}: {number(v)}" for v in values],
-                hovertemplate="%{hovertext}<extra></extra>",
-            )  # fmt: skip
+        x, y, words = _thin(sides, norm)
+        figure.add_scatter(
+            x=x, y=y, mode="lines+markers", showlegend=False, opacity=_FAINT, hovertext=words,
+            line={"color": color, "width": 1, "dash": dash}, marker={"size": 5},
+            hovertemplate="%{hovertext}<extra></extra>",
+        )  # fmt: skip
         means = [_mean(side) for side in sides]
         figure.add_scatter(
             x=[0, 1], y=means, mode="lines+markers", name=f"{escape(norm)} (mean of layers)",
@@ -54,6 +52,23 @@ def interaction_chart(
     )  # fmt: skip
     figure.update_yaxes(title=escape(label), nticks=6)
     return framed(figure, height=360)
+
+
+def _thin(
+    sides: Sequence[Sequence[Level]], norm: str
+) -> tuple[list[float | None], list[float | None], list[str]]:
+    """Return the lines of all layers as one, with gaps between: x, y and words."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    words: list[str] = []
+    for layer in sorted({level.layer for side in sides for level in side}):
+        values = [_value(side, layer) for side in sides]
+        x += [0.0, 1.0, None]
+        y += [*values, None]
+        words += [
+            f"{escape(norm)}, layer {layer}: {number(value)}" for value in (*values, None)
+        ]
+    return x, y, words
 
 
 def _value(side: Sequence[Level], layer: int) -> float | None:

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ffn_probe.anatomy import Site
 from ffn_probe.figures.grid import ordered_roles
-from ffn_probe.measures import PREDICTED, QUANT_KEYS
+from ffn_probe.measures import PREDICTED, QUANT_KEYS, MeasureInput, measure_all
 from ffn_probe.runs import Run
-from ffn_probe.sketches import QuantNoise
 from ffn_probe.sketches.quant_noise import Noise, sqnr_db
 
 View = Literal["measured", "predicted", "difference"]
@@ -38,7 +37,7 @@ FOUR_BITS: tuple[str, ...] = ("int4:group", "mxfp4:block", "nvfp4:block")
 INPUTS = ("normed", "hidden")
 """Roles that enter a matrix product, which is what W8A8 and FP8 kernels quantize."""
 
-_WANTED = ("crest", "absmax", "p99_9_abs", *(f"sqnr_{name}_predicted" for name in PREDICTED))
+_PREDICTED = ("p99_9_abs", *(f"sqnr_{name}_predicted" for name in PREDICTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,8 @@ class SiteFormats:
     """One site: its size in the unit of the tensor, and the noise of formats.
 
     `noise` is what was measured by "format:granularity", `predicted` the SQNR in dB from the
-    histogram. `crest` is absmax / RMS; what does not apply is NaN.
+    histogram (empty, and `p99_9` NaN, until `predicted_formats` reads the histograms).
+    `crest` is absmax / RMS; what does not apply is NaN.
     """
 
     site: Site
@@ -68,24 +68,43 @@ class SiteFormats:
 
 
 def run_formats(run: Run) -> tuple[SiteFormats, ...]:
-    """Return every site of a run in the order of the data flow, role by role."""
-    values: dict[Site, dict[str, float]] = {}
-    for line in run.measures(_WANTED).to_dict("records"):
-        site = Site(line["layer"], line["block"], line["role"], line["expert"])
-        values.setdefault(site, {})[line["measure"]] = float(line["value"])
+    """Return every site of a run with what was measured, role by role; no histogram is read."""
     rank = {role: i for i, role in enumerate(ordered_roles(s.role for s in run.sites))}
     ordered = sorted(run.sites, key=lambda s: (rank[s.role], s.layer, s.block, s.expert))
-    return tuple(_formats(s, values.get(s, {}), run.summary(s).quant) for s in ordered)
+    found = []
+    for site in ordered:
+        values = _measures(run, site, ("crest", "absmax"))
+        crest, absmax = values.get("crest", math.nan), values.get("absmax", math.nan)
+        noise = dict(run.summary(site).quant.entries)
+        found.append(SiteFormats(site, absmax, math.nan, crest, noise, {}))
+    return tuple(found)
 
 
-def _formats(site: Site, found: Mapping[str, float], quant: QuantNoise) -> SiteFormats:
-    predicted = {
-        f"{name}:{'none' if name in CASTS else 'tensor'}": found[f"sqnr_{name}_predicted"]
-        for name in PREDICTED
-        if f"sqnr_{name}_predicted" in found
-    }
-    absmax, p99_9, crest = (found.get(n, math.nan) for n in ("absmax", "p99_9_abs", "crest"))
-    return SiteFormats(site, absmax, p99_9, crest, dict(quant.entries), predicted)
+def predicted_formats(run: Run, sites: Iterable[SiteFormats]) -> tuple[SiteFormats, ...]:
+    """Return the sites with what their histograms predict, and their 99.9 % quantiles."""
+    found = []
+    for site in sites:
+        values = _measures(run, site.site, _PREDICTED)
+        levels = {
+            key: values[measured]
+            for key, name in zip(PREDICTED_KEYS, PREDICTED, strict=True)
+            if (measured := f"sqnr_{name}_predicted") in values
+        }
+        p99_9 = values.get("p99_9_abs", math.nan)
+        found.append(replace(site, p99_9=p99_9, predicted=levels))
+    return tuple(found)
+
+
+def _measures(run: Run, site: Site, names: Sequence[str]) -> dict[str, float]:
+    """Return the measures of a site that apply, of those that need no other role."""
+    given = MeasureInput(run.summary(site), site.role)
+    return {entry.name: value for entry, value in measure_all(given, names)}
+
+
+PREDICTED_KEYS: tuple[str, ...] = tuple(
+    f"{name}:{'none' if name in CASTS else 'tensor'}" for name in PREDICTED
+)
+"""Every "format:granularity" that a histogram predicts."""
 
 
 def keys_of(sites: Iterable[SiteFormats], view: View) -> tuple[str, ...]:

@@ -104,8 +104,8 @@ def sqnr_heatmap(grid: FormatGrid, *, target: float, change: bool = False) -> go
         go.Heatmap(
             z=shown, x=x, y=y, zmin=middle - reach, zmax=middle + reach,
             colorscale=[[stop, css(color)] for stop, color in KEPT], xgap=1, ygap=1,
-            text=words if len(x) <= _WRITTEN else None, texttemplate="%{text}",
-            textfont={"size": 10}, hovertext=grid.texts, customdata=grid.names,
+            text=_array(words) if len(x) <= _WRITTEN else None, texttemplate="%{text}",
+            textfont={"size": 10}, hovertext=_array(grid.texts), customdata=_array(grid.names),
             hovertemplate="%{hovertext}<extra></extra>",
             colorbar=_bar(middle, reach, change=change),
         )
@@ -116,6 +116,11 @@ def sqnr_heatmap(grid: FormatGrid, *, target: float, change: bool = False) -> go
         figure, height=96 + _ROW * max(len(grid.keys), 3), legend=False,
         margin={"l": 118, "t": 34, "b": 44},
     )  # fmt: skip
+
+
+def _array(rows: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return texts as an array, which plotly takes as it is: it looks at lists one by one."""
+    return np.array(rows, dtype=object)
 
 
 def _bar(middle: float, reach: float, *, change: bool) -> dict[str, object]:

@@ -13,7 +13,7 @@ from dashboard.files import written
 from dashboard.pages.quantized_levels import recommendation
 from dashboard.routes import query_of, render
 from ffn_probe.anatomy import Site
-from ffn_probe.figures.site_formats import SiteFormats, run_formats
+from ffn_probe.figures.site_formats import SiteFormats, predicted_formats, run_formats
 from ffn_probe.sketches.quant_noise import Noise
 from tests.compare.made_runs import draws, make_run
 from tests.dashboard.square import square
@@ -212,7 +212,8 @@ def test_values_that_are_not_finite_or_all_zero_leave_gaps(tmp_path: Path) -> No
              Site(0, "mlp", "out"): draws(0)})  # fmt: skip
     page = shown(Library(tmp_path), "?a=r")
     assert not page.error
-    found = run_formats(Library(tmp_path).run("r"))
+    run = Library(tmp_path).run("r")
+    found = predicted_formats(run, run_formats(run))
     assert math.isnan(found[0].level("int8:tensor", "predicted"))
 
 

@@ -18,6 +18,7 @@ from ffn_probe.figures.site_formats import (
     best,
     chosen_sites,
     keys_of,
+    predicted_formats,
     rescue,
     run_formats,
     survival,
@@ -85,7 +86,7 @@ def test_a_run_without_measured_noise_is_predicted_as_the_formats_quantize(
 ) -> None:
     values = draws(3, folds=8, rows=128, channels=64, heavy=True)
     run = make_run(tmp_path / "run", {Site(0, "mlp", "hidden"): values})
-    (site,) = run_formats(run)
+    (site,) = predicted_formats(run, run_formats(run))
     assert not site.noise
     x = np.concatenate(values).astype(np.float32)
     assert site.crest == pytest.approx(np.abs(x).max() / np.sqrt(np.mean(x * x)), rel=1e-3)
@@ -280,7 +281,7 @@ def test_pooled_shares_weigh_sites_by_their_values() -> None:
 
 def test_the_chart_of_losses_has_a_row_for_every_format() -> None:
     keys = {EVIL: noise(9, clipped=1), "int8:tensor": noise(9)}
-    clipped, zeroed = clipping_chart([made("hidden", noises=keys)]).data
+    clipped, zeroed = clipping_chart(lost_values([made("hidden", noises=keys)])).data
     assert list(clipped.y) == ["int8:tensor", "&lt;b&gt;x&lt;/b&gt;"]
     assert list(clipped.x) == [0.0, 1.0]
     assert list(zeroed.x) == [0.0, 0.0]

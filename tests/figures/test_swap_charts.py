@@ -21,7 +21,7 @@ from ffn_probe.figures.factorial import (
 )
 from ffn_probe.figures.interaction import interaction_chart
 from ffn_probe.figures.multiples import multiples_chart, panels
-from ffn_probe.figures.site_formats import run_formats
+from ffn_probe.figures.site_formats import predicted_formats, run_formats
 from ffn_probe.measures import measure
 from ffn_probe.runs import Run
 from ffn_probe.sketches import BitHistogram
@@ -173,6 +173,11 @@ def test_lines_hold_the_mean_of_the_layers_and_break_at_a_missing_cell() -> None
     thick = [t for t in figure.data if t.name]
     assert list(thick[0].y) == [2.0, 5.0]
     assert list(thick[1].y) == [2.0, None]
+    thin = [t for t in figure.data if not t.name]
+    assert [list(line.y) for line in thin] == [
+        [1.0, 5.0, None, 3.0, None, None],
+        [2.0, None, None],
+    ]
     assert thick[0].name.startswith("&lt;b&gt;")
 
 
@@ -213,7 +218,7 @@ def test_a_choice_is_feasible_when_every_input_of_a_product_keeps_the_target(
     tmp_path: Path,
 ) -> None:
     run = run_of(tmp_path)
-    found = traits(run, run_formats(run))
+    found = traits(run, predicted_formats(run, run_formats(run)))
     worst = min(s.level("e4m3fn:tensor", "predicted") for s in found.formats)
     kept = candidate("r", found, key="e4m3fn:tensor", target=30.0)
     lost = candidate("r", found, key="e4m3fn:tensor", target=40.0)
@@ -226,7 +231,12 @@ def test_a_choice_is_feasible_when_every_input_of_a_product_keeps_the_target(
 
 def test_a_format_that_is_not_known_makes_nothing_feasible(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    found = candidate("r", traits(run, run_formats(run)), key="mxfp8:block", target=1.0)
+    found = candidate(
+        "r",
+        traits(run, predicted_formats(run, run_formats(run))),
+        key="mxfp8:block",
+        target=1.0,
+    )
     assert not found.feasible
     assert math.isnan(found.worst_db)
 
