@@ -11,6 +11,8 @@ from pathlib import Path
 from dashboard.admission import VARIABLE, check_reach, token_of
 from ffn_probe.errors import FfnProbeError
 
+MEMORY = 8 << 30
+"""Bytes of address space: a file that unpacks to more is an error of that file only."""
 _SECONDS = 60  # after which a connection that says nothing is closed
 
 
@@ -60,6 +62,7 @@ def serve(runs: Path, *, host: str, port: int, token: str = "") -> None:
 
         server_version, sys_version, timeout = "ffn-probe", "", _SECONDS
 
+    _bound_memory()
     app = make_app(runs.resolve(), token=token, remote=remote)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     with listening, suppress(KeyboardInterrupt):
@@ -78,6 +81,18 @@ def serve(runs: Path, *, host: str, port: int, token: str = "") -> None:
                 file=sys.stderr, flush=True,
             )  # fmt: skip
         server.serve_forever()
+
+
+def _bound_memory() -> None:
+    """Ask the system for no more than MEMORY, where it can be asked to."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    least = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+    with suppress(OSError, ValueError):  # macOS takes no such wish
+        resource.setrlimit(resource.RLIMIT_AS, (least, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -23,9 +23,9 @@ from ffn_probe.runs.measured import inputs
 
 T = TypeVar("T")
 
-RUNS = 768 << 20
+RUNS = 512 << 20
 """Bytes of sketches that all runs together keep."""
-VALUES = 384 << 20
+VALUES = 256 << 20
 """Bytes of remembered values: comparisons, maps, tables."""
 _OPEN = 32  # runs that are remembered
 _FRESH = 1.0  # seconds in which a run that was found need not be looked for again

@@ -97,3 +97,59 @@ def test_measures_of_a_site_are_those_of_the_run(folder: Path) -> None:
     true = frame[(frame["block"] == "layers.1.ffn") & (frame["role"] == "gate")]
     found = {entry.name: value for entry, value in library.measures("base", name)}
     assert found == pytest.approx(dict(zip(true["measure"], true["value"], strict=True)))
+
+
+def test_a_run_with_a_new_part_is_read_again(folder: Path) -> None:
+    library = Library(folder)
+    run = library.run("base")
+    part = next((folder / "base" / "moments").glob("*.parquet"))
+    later = part.with_name("part-00000099-0.parquet")
+    shutil.copy(part, later)
+    os.utime(later.parent, ns=(7, 7))
+    again = library.run("base")
+    assert again is not run
+    with pytest.raises(RunError, match="repeats window"):
+        _ = again.sites
+
+
+def test_a_manifest_that_leads_out_of_its_run_is_refused(folder: Path) -> None:
+    (folder / "base" / "run.json").unlink()
+    (folder / "base" / "run.json").symlink_to(SAMPLES / "ln-gelu" / "run.json")
+    entry = Library(folder).entries()[0]
+    assert (entry.state, entry.id) == ("broken", "base")
+    assert "leads out of the run folder" in entry.problem
+
+
+def test_a_value_is_made_once_while_its_runs_stay_as_they_are(folder: Path) -> None:
+    library, made = Library(folder), []
+    for _ in range(3):
+        library.once("value", ("base",), lambda: made.append(1) or len(made))
+    assert library.once("value", ("base",), lambda: 0) == 1
+    os.utime(folder / "base" / "run.json", ns=(0, 1))
+    assert library.once("value", ("base",), lambda: made.append(1) or len(made)) == 2
+    assert library.once("value", ("deep/er/new",), lambda: 7) == 7
+    with pytest.raises(UnknownName):
+        library.once("value", ("nowhere",), lambda: 7)
+
+
+def test_what_fails_is_not_remembered(folder: Path) -> None:
+    library = Library(folder)
+    with pytest.raises(ZeroDivisionError):
+        library.once("value", ("base",), lambda: 1 // 0)
+    assert library.once("value", ("base",), lambda: 7) == 7
+
+
+def test_runs_forget_what_they_read_when_it_is_too_much(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library(folder)
+    one = library.run("base")
+    expected = one.measures()
+    held = one.nbytes
+    assert held > 10_000
+    monkeypatch.setattr("dashboard.data.RUNS", held // 2)
+    library.run("deep/er/new").measures(["rms"])
+    library.entries()
+    library.run("deep/er/new")
+    assert one.nbytes == 0
+    assert one.measures().equals(expected)

@@ -141,6 +141,15 @@ def test_a_folder_that_is_none_is_an_error() -> None:
     assert done.stderr.startswith("error: no folder nowhere")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process may have")
+def test_its_memory_is_bounded() -> None:
+    with dashboard(SAMPLES) as (found, process):
+        assert urlopen(found, timeout=20).status == 200
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+    line = next(line for line in limits.splitlines() if "address space" in line)
+    assert line.split()[3] == str(8 << 30)
+
+
 def test_ctrl_c_ends_it_without_a_traceback() -> None:
     with dashboard(SAMPLES) as (_, process):
         process.send_signal(signal.SIGINT)
