@@ -174,7 +174,10 @@ def _map(
             className="followed",
             style={"--least": f"{190 + 10 * len(grid.columns)}px"},
         ),
-        html.P(_legend(drift, view, grid), className="dim legend"),
+        html.P(
+            [_legend(drift, view, grid), " ", dcc.Link("What the numbers mean", "/methods")],
+            className="dim legend",
+        ),
         *_missing(drift),
     ]
 

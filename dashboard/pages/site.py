@@ -68,7 +68,7 @@ def site(library: Library, query: Query) -> Page:
     where = f"layer {found.layer} {place(found)}"
     return page(
         where,
-        [("Runs", href("/", a=a, b=b)), (f"{a} against {b}", href("/compare", a=a, b=b))],
+        [("Runs", href("/", a=a, b=b)), (f"{a} against {b}", _back(query))],
         html.H1(where),
         html.P(ROLE_TEXT.get(found.role, ""), className="dim"),
         html.Div([status(found.status), found.headline], className=f"banner {found.status}"),
@@ -108,6 +108,11 @@ def _data(found: SiteDrift, shown: SiteNumbers, axis: Axis) -> dict[str, Numbers
 
 def _maybe(name: str, frame: pd.DataFrame | None) -> dict[str, Numbers]:
     return {} if frame is None else {name: frame}
+
+
+def _back(query: Query) -> str:
+    """Return the comparison as it was looked at."""
+    return href("/compare", **{k: v for k, v in query.items() if k not in {"site", "axis"}})
 
 
 def _axis(query: Query) -> Axis:

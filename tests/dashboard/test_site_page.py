@@ -90,6 +90,11 @@ def test_the_links_around_a_site_have_their_keys_and_keep_the_view() -> None:
     assert found["next-role"] == f"{where}2.ffn%2Fout&axis=log"
 
 
+def test_the_way_back_leads_to_the_view_that_one_came_from() -> None:
+    crumbs = links(shown("&axis=log&thr=2&aspect=tail").content)
+    assert crumbs[f"{A} against {B}"] == f"/compare?a={A}&b={B}&thr=2&aspect=tail"
+
+
 def test_the_first_and_the_last_layer_have_one_neighbour() -> None:
     for layer, lacking in ((0, "prev-layer"), (3, "next-layer")):
         page = render(LIBRARY, "/compare/site", f"{BOTH}&site=layers.{layer}.ffn/gate")
