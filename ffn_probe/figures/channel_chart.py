@@ -192,7 +192,7 @@ def kurtosis_curve(
 ) -> go.Figure:
     """Return the kurtosis of channel RMS by layer: name, colour, layers, values of a run.
 
-    Dotted lines are LEVELS.
+    Dotted lines are LEVELS. The `customdata` of a point is its layer as text.
     """
     figure = go.Figure()
     for i, (name, color, layers, values) in enumerate(sides):
@@ -201,6 +201,7 @@ def kurtosis_curve(
             mode="lines+markers", name=escape(name),
             line={"color": color, "width": 2, "dash": "dash" if i else "solid"},
             marker={"symbol": "diamond" if i else "circle", "size": 7},
+            customdata=[str(layer) for layer in layers],
             hovertemplate="layer %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     top = max((v for *_, values in sides for v in values if math.isfinite(v)), default=1.0)

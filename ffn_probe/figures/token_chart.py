@@ -27,6 +27,8 @@ def by_layer(
 ) -> go.Figure:
     """Return numbers by layer on a log axis, with dotted levels where they are in reach.
 
+    The `customdata` of a point is its layer as text.
+
     Args:
         layers: of each line, the layers of its numbers.
         lines: the runs; a number that is zero or not finite is left out.
@@ -40,6 +42,7 @@ def by_layer(
             x=list(along), y=known, mode="lines+markers", name=escape(name),
             line={"color": color, "width": 2, "dash": "dash" if i else "solid"},
             marker={"symbol": "diamond" if i else "circle", "size": 7},
+            customdata=[str(layer) for layer in along],
             hovertemplate="layer %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
     found = [v for _, _, values in lines for v in values if math.isfinite(v)]

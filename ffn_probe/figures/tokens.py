@@ -57,8 +57,9 @@ class TopValue:
 class SiteTokens:
     """What the tokens of one site are like.
 
-    `spike` is the largest over the median of the tokens' absmax, `ratio` the median and
-    `ratio_p99` the 99th percentile of |mean| / std of a token; NaN where nothing was seen.
+    `median` is of |x|, `absmax` the median, the 99th percentile and the largest of the tokens'
+    absmax, and `spike` the largest over the median of it; `ratio` is the median and
+    `ratio_p99` the 99th percentile of |mean| / std of a token. NaN where nothing was seen.
     `sizes` is the share of the tokens by absmax in bins of half an octave from `first` on
     (in half octaves: a bin i reaches from 2^(i/2)); tokens of zeros are in `zeros`.
     """
@@ -67,6 +68,7 @@ class SiteTokens:
     rows: int
     top: tuple[TopValue, ...]
     median: float
+    absmax: tuple[float, float, float]
     spike: float
     ratio: float
     ratio_p99: float
@@ -87,13 +89,19 @@ def _tokens(run: Run, site: Site, texts: Mapping[str, str]) -> SiteTokens:
     histogram = run.histogram(site)
     median = float(histogram.abs_quantile(0.5)) if histogram.count else math.nan
     top = tuple(_top(site, entry, median, texts) for entry in seen.top)
-    ratio = seen.token_ratio
-    quantiles = ratio.quantile(np.array([0.5, 0.99])) if ratio.count else [math.nan] * 2
     first, sizes, zeros = half_octaves(seen.token_absmax)
     return SiteTokens(
-        site, seen.rows, top, median, seen.spike_ratio, float(quantiles[0]),
-        float(quantiles[1]), first, sizes, zeros,
+        site, seen.rows, top, median, (*_middle(seen.token_absmax), seen.absmax),
+        seen.spike_ratio, *_middle(seen.token_ratio), first, sizes, zeros,
     )  # fmt: skip
+
+
+def _middle(of: BitHistogram) -> tuple[float, float]:
+    """Return the median and the 99th percentile; NaN for nothing."""
+    if not of.count:
+        return math.nan, math.nan
+    found = of.quantile(np.array([0.5, 0.99]))
+    return float(found[0]), float(found[1])
 
 
 def _top(site: Site, entry: np.void, median: float, texts: Mapping[str, str]) -> TopValue:

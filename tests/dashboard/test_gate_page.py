@@ -8,7 +8,9 @@ import pytest
 
 from dashboard.data import Library
 from dashboard.routes import render
+from ffn_probe.anatomy import Site
 from ffn_probe.figures.numbers import number
+from tests.compare.made_runs import draws, make_run
 from tests.dashboard.glu_runs import make_glu_run
 from tests.dashboard.trees import frame, links, of, rows, text
 
@@ -63,6 +65,10 @@ def test_the_difference_is_one_chart_of_ratios() -> None:
     ratio = of(page.content, "Graph")[0].figure
     assert "share in B rms-swiglu over A ln-swiglu" in ratio.data[1].colorbar.title.text
     assert len(of(page.content, "Graph")) == 4
+    changed = [row for row in rows(page.content) if len(row) == 7 and row[6].endswith("\u00d7")]
+    factors = [float(row[6].removesuffix("\u00d7")) for row in changed]
+    assert len(changed) == 12
+    assert all(np.diff(np.abs(np.log2(factors))) <= 0.01)
     unknown = render(LIBRARY, "/gate", GLUS + "&view=sideways")
     assert unknown.error
     assert "difference" in text(unknown.content)
@@ -102,6 +108,21 @@ def test_without_a_run_one_is_asked_for(tmp_path: Path) -> None:
     assert links(page.content)["ln-swiglu"] == "/gate?a=ln-swiglu"
     assert "swap-naive" not in links(page.content)
     assert "ffn-probe record" in text(render(Library(tmp_path), "/gate", "").content)
+
+
+def test_the_maps_of_all_layers_are_a_click_away() -> None:
+    page = render(LIBRARY, "/gate", GLUS)
+    assert links(page.content)["hidden_ratio of B rms-swiglu"] == (
+        "/run?run=rms-swiglu&measure=hidden_ratio"
+    )
+
+
+def test_values_that_are_not_finite_are_counted(tmp_path: Path) -> None:
+    sites = {Site(0, "mlp", "gate"): draws(0, folds=2)}
+    sites[Site(0, "mlp", "gate")][1][0, :3] = [np.nan, np.inf, -np.inf]
+    make_run(tmp_path / "run", sites)
+    page = render(Library(tmp_path), "/gate", "?a=run")
+    assert "A run: 2,045 finite values, 3 that are not." in text(page.content)
 
 
 # ---- states -----------------------------------------------------------------------------

@@ -47,6 +47,8 @@ def test_the_numbers_of_a_site_are_those_of_its_tokens(tmp_path: Path) -> None:
     rows[2 * 64 + 5] *= 300
     size = np.abs(rows).max(axis=1)
     assert found[1].spike == pytest.approx(size.max() / np.median(size), rel=0.07)
+    assert found[1].absmax[0] == pytest.approx(np.median(size), rel=0.07)
+    assert found[1].absmax[2] == pytest.approx(size.max())
     ratio = np.abs(rows.mean(1)) / rows.std(1)
     assert found[1].ratio == pytest.approx(np.median(ratio), rel=0.1)
     assert found[1].median == pytest.approx(np.median(np.abs(rows)), rel=0.02)
@@ -125,8 +127,9 @@ def test_what_is_not_known_of_tokens_is_not_counted() -> None:
 def tokens_of(layer: int, spike: float, sizes: Sequence[float], first: int) -> SiteTokens:
     site = Site(layer, f"layers.{layer}.mlp", "hidden")
     return SiteTokens(
-        site, 100, (), 1.0, spike, 0.1, 0.2, first, np.array(sizes, np.float64), 0.0
-    )
+        site, 100, (), 1.0, (1.0, 2.0, 3.0), spike, 0.1, 0.2, first,
+        np.array(sizes, np.float64), 0.0,
+    )  # fmt: skip
 
 
 def test_a_map_of_sizes_has_the_shares_of_every_site_in_its_bins() -> None:
@@ -148,6 +151,7 @@ def test_a_layer_of_experts_shows_its_largest_spike() -> None:
     figure = spike_chart([("<a>", "#3f7fc6", sites)])
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 1], [30.0, 4.0])
     assert figure.data[0].name == "&lt;a&gt;"
+    assert list(figure.data[0].customdata) == ["0", "1"]  # what a click makes of `layer`
     assert [s.y0 for s in figure.layout.shapes] == [10.0]
 
 
