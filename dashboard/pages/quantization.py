@@ -82,7 +82,7 @@ def quantization(library: Library, query: Query) -> Page:
         *(recommended(side, target, view) for side in shown),
         html.P(_RULE, className="dim"),
         _controls(sides, view, picks),
-        *levels_part(shown, target, view, picks["against"]),
+        *levels_part(library, shown, target, view, picks),
         *survivors_part(shown, target, view),
         *(site_part(library, shown, query["site"], target) if query.get("site") else ()),
         *crest_part(shown),

@@ -1,12 +1,13 @@
 """Formats over sites: what to take, the heatmap, the table of formats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dash import dcc, html
 
 from dashboard.components.graph import graph
 from dashboard.components.page import Content, href
 from dashboard.components.table import table
+from dashboard.data import Library
 from dashboard.pages.quantized import (
     Side,
 )
@@ -66,8 +67,9 @@ def recommendation(sites: Sequence[SiteFormats], target: float, view: View) -> s
 
 
 def levels_part(
-    sides: Sequence[Side], target: float, view: View, against: str
-) -> list[Content]:
+    library: Library, sides: Sequence[Side], target: float, view: View,
+    picks: Mapping[str, str],
+) -> list[Content]:  # fmt: skip
     """Return the heatmaps of formats over sites, or of their change."""
     every = [site for side in sides for site in side.sites]
     keys = keys_of(every, view)
@@ -75,9 +77,13 @@ def levels_part(
         text = "No format is known in this view at these sites; choose other levels above."
         return [html.H2("Formats over sites"), html.P(text)]
     columns = format_columns(*(side.sites for side in sides))
-    grids = [format_grid(side.sites, keys, columns, view) for side in sides]
+    what = f"grids {view} {picks['role']} {picks['layer']}"
+    grids = library.once(
+        what, [side.name for side in sides],
+        lambda: [format_grid(side.sites, keys, columns, view) for side in sides],
+    )  # fmt: skip
     difference = view == "difference"
-    if against == "change" and len(grids) == 2:
+    if picks["against"] == "change" and len(grids) == 2:
         grid = changed_grid(*grids)
         label = f"Change of the SQNR of {len(keys)} formats at {len(columns)} sites, B less A."
         shown = [("B less A", sqnr_heatmap(grid, target=target, change=True), label)]
