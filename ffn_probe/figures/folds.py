@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -58,21 +59,13 @@ def folds_chart(rows: Sequence[FoldRow], *, paired: bool) -> go.Figure:
     if not rows:
         return empty("Single folds tell nothing here: there are fewer than two.")
     figure = go.Figure()
-    for i, row in enumerate(rows):
-        if row.change.floor is not None:
-            half = _place(row.change.floor / row.change.threshold)
-            figure.add_shape(
-                type="rect", x0=-half, x1=half, y0=i - 0.4, y1=i + 0.4, fillcolor=FAINT,
-                line={"width": 0}, layer="below",
-            )  # fmt: skip
     across = "same inputs, A to B" if paired else "all of A to a fold of B"
     _dots(figure, rows, "within", REFERENCE, _DOWN, "A: a fold against the others")
     _dots(figure, rows, "across", CANDIDATE, _UP, f"each fold: {across}")
     _wholes(figure, rows)
-    for edge in (-1.0, 1.0):
-        line = {"color": INK, "width": 1, "dash": "dot"}
-        figure.add_vline(_place(edge), line=line)
-    framed(figure, height=120 + 44 * len(rows), margin={"l": 130, "t": 60})
+    framed(
+        figure, height=120 + 44 * len(rows), margin={"l": 130, "t": 60}, shapes=_shapes(rows)
+    )
     reach = _reach(rows)
     marks = [t for t in _TICKS if t <= reach]
     marks = [t for t in marks if len(marks) < 6 or t in {1.0, 10.0, 100.0, 1e4}]
@@ -87,6 +80,32 @@ def folds_chart(rows: Sequence[FoldRow], *, paired: bool) -> go.Figure:
         range=[len(rows) - 0.5, -0.5], showgrid=False,
     )  # fmt: skip
     return figure
+
+
+def _shapes(rows: Sequence[FoldRow]) -> list[dict[str, Any]]:
+    """Return the floors as bands, and the threshold as dotted lines on both sides."""
+    found: list[dict[str, Any]] = []
+    for i, row in enumerate(rows):
+        if row.change.floor is not None:
+            half = _place(row.change.floor / row.change.threshold)
+            found.append({
+                "type": "rect", "x0": -half, "x1": half, "y0": i - 0.4, "y1": i + 0.4,
+                "fillcolor": FAINT, "line": {"width": 0}, "layer": "below",
+            })  # fmt: skip
+    line = {"color": INK, "width": 1, "dash": "dot"}
+    found += [
+        {
+            "type": "line",
+            "x0": edge,
+            "x1": edge,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": line,
+        }
+        for edge in (_place(-1.0), _place(1.0))
+    ]
+    return found
 
 
 def _place(multiple: float) -> float:

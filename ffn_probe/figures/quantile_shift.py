@@ -54,8 +54,9 @@ def quantile_shift_chart(
         marker={"color": CANDIDATE, "size": 8, "line": {"color": INK, "width": 1}},
         name="0.1, 1, 10, 50, 90, 99, 99.9 %", hoverinfo="skip",
     )  # fmt: skip
-    figure.add_hline(0, line={"color": INK, "width": 1})
-    framed(figure, height=340, margin={"l": 64, "r": 64})
+    zero = {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": 0, "y1": 0,
+            "line": {"color": INK, "width": 1}}  # fmt: skip
+    framed(figure, height=340, margin={"l": 64, "r": 64}, shapes=[zero])
     value_axis(figure, density, axis)
     _upright(figure, moved, heights)
     return figure
