@@ -2,14 +2,18 @@
 
 import math
 
+import pandas as pd
+
 from ffn_probe.anatomy import Site
 from ffn_probe.figures.grid import Cell, Column, Grid, ordered_roles
 from ffn_probe.measures import measure
 from ffn_probe.runs import Run
 
 
-def measure_grid(run: Run, name: str) -> Grid:
+def measure_grid(run: Run, name: str, frame: pd.DataFrame | None = None) -> Grid:
     """Return a measure of every site; a mixture shows its most unusual expert.
+
+    `frame` are measures of the run, this one among them, where they are known already.
 
     Raises:
         UnknownName: no measure has that name.
@@ -17,7 +21,8 @@ def measure_grid(run: Run, name: str) -> Grid:
     entry = measure(name)
     unit = "" if entry.unit == "1" else f" {entry.unit}"
     found: dict[tuple[str, str], tuple[float, Site]] = {}
-    for line in run.measures([name]).to_dict("records"):
+    lines = run.measures([name]) if frame is None else frame[frame["measure"] == name]
+    for line in lines.to_dict("records"):
         site = Site(line["layer"], line["block"], line["role"], line["expert"])
         value, old = float(line["value"]), found.get((site.role, site.block))
         if old is None or _more_unusual(value, old[0], entry.direction):
