@@ -117,9 +117,10 @@ def _extreme(name: str) -> str:
 
 def maps(told: Telemetry) -> Section | None:
     """Return the important measures as layers times roles."""
-    known = set(told.measures["measure"])
+    frame = told.measures
+    known = set(frame["measure"])
     chosen = [name if name in known else _PREDICTED.get(name, "") for name in MAPS]
-    grids = [(name, measure_grid(told.run, name, told.measures)) for name in chosen if name in known]
+    grids = [(name, measure_grid(told.run, name, frame)) for name in chosen if name in known]
     if not grids:
         return None
     small = len(grids[0][1].columns) <= _SMALL
