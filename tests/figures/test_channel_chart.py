@@ -43,6 +43,10 @@ def test_of_the_active_share_the_least_stands_out() -> None:
     one = channel_map(np.array([[1.0, 0.0, 0.5]]), "active")
     assert channel_order([one], "size").tolist() == [1, 2, 0]
     assert ends_of([one]) == (0.0, 1.0, False)
+    drawn = channel_heatmap(one, np.arange(3), (0.0, 1.0, False)).data[0].colorscale
+    others = channel_heatmap(channel_map(VALUES), np.arange(4), (0.0, 1.0, False)).data[0]
+    assert [at for at, _ in drawn] == sorted(at for at, _ in drawn)
+    assert drawn[0][1] == others.colorscale[-1][1]  # what stands out is dark in both
 
 
 def test_colours_are_logs_where_magnitudes_span_decades() -> None:
