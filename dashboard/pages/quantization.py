@@ -18,6 +18,7 @@ from dashboard.pages.quantized import (
     clipping_part,
     crest_part,
     headroom_part,
+    layer_steps,
     site_part,
 )
 from dashboard.pages.quantized_levels import levels_part, recommended, survivors_part
@@ -81,7 +82,7 @@ def quantization(library: Library, query: Query) -> Page:
         *_notes(sides, view, query),
         *(recommended(side, target, view) for side in shown),
         html.P(_RULE, className="dim"),
-        _controls(sides, view, picks),
+        _controls(sides, view, picks, query),
         *levels_part(library, shown, target, view, picks),
         *survivors_part(shown, target, view),
         *(site_part(library, shown, query["site"], target) if query.get("site") else ()),
@@ -183,7 +184,9 @@ def _layers(sites: Sequence[SiteFormats]) -> list[Option]:
     return [("all", "all layers"), *((str(layer), f"layer {layer}") for layer in layers)]
 
 
-def _controls(sides: Sequence[Side], view: View, picks: dict[str, str]) -> Content:
+def _controls(
+    sides: Sequence[Side], view: View, picks: Mapping[str, str], query: Query
+) -> Content:
     every = [site for side in sides for site in side.sites]
     keys = _formats(every, view)
     return controls(
@@ -194,6 +197,8 @@ def _controls(sides: Sequence[Side], view: View, picks: dict[str, str]) -> Conte
         select("format of budget and losses", "format", [(k, k) for k in keys],
                picks["format"]) if keys else None,
         select("two runs", "against", _AGAINST, picks["against"]) if len(sides) > 1 else None,
+        *layer_steps("/quantization", query, sorted({s.site.layer for s in every}),
+                     picks["layer"]),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dash import dcc, html
 
 from dashboard.components.graph import graph
-from dashboard.components.page import Content, href
+from dashboard.components.page import Content, Query, href
 from dashboard.components.table import table
 from dashboard.data import Library
 from ffn_probe.errors import UnknownName
@@ -54,6 +54,26 @@ class Side:
 
     name: str
     sites: tuple[SiteFormats, ...]
+
+
+def layer_steps(path: str, query: Query, layers: Sequence[int], layer: str) -> list[Content]:
+    """Return links one layer up and down, where one is chosen."""
+    names = [str(number) for number in layers]
+    if layer not in names:
+        return []
+    at = names.index(layer)
+    steps = (
+        (at - 1, "prev-layer", "\u2190 layer {}"),
+        (at + 1, "next-layer", "layer {} \u2192"),
+    )
+    return [
+        dcc.Link(
+            text.format(names[i]), className=f"button {kind}",
+            href=href(path, **{**query, "layer": names[i]}),
+        )
+        for i, kind, text in steps
+        if 0 <= i < len(names)
+    ]  # fmt: skip
 
 
 def crest_part(sides: Sequence[Side]) -> list[Content]:

@@ -8,9 +8,10 @@ from dash import dcc, html
 
 from dashboard.components.control import Option, controls, select
 from dashboard.components.graph import graph
-from dashboard.components.page import Content, href, prose
+from dashboard.components.page import Content, Query, href, prose
 from dashboard.components.table import table
 from dashboard.data import Library
+from dashboard.pages.quantized import layer_steps
 from ffn_probe.compare.validity import inputs, validity
 from ffn_probe.figures.factorial import CELLS, SPREADS, Effects, added_unit, levels
 from ffn_probe.figures.interaction import interaction_chart
@@ -134,6 +135,7 @@ def effects_part(
     cells: Cells,
     picks: Picks,
     found: tuple[Effects | None, tuple[Effects, ...]],
+    query: Query,
 ) -> list[Content]:
     """Return main effects and interaction of the chosen measure, pooled and by layer."""
     entry = measure(picks.measure)
@@ -147,6 +149,7 @@ def effects_part(
             select("measure", "measure", options, picks.measure),
             select("role", "role", roles, picks.role) if roles else None,
             select("layer", "layer", picks.layer_options, picks.layer),
+            *layer_steps("/swaps", query, picks.layers, picks.layer),
         ),
         html.P([html.B(entry.label), f": {entry.formula}. ", html.Span(_HOW, className="dim")]),
     ]
@@ -156,7 +159,10 @@ def effects_part(
     table_ = {n: _levels(library, cells.runs[n], picks) for n in cells.names if cells.runs[n]}
     short = entry.label + (f", {unit}" if unit else "")
     lines = interaction_chart(
-        table_, norms=cells.norms, activations=cells.activations, label=short
+        table_,
+        norms=list(dict.fromkeys(cells.norms)),
+        activations=list(dict.fromkeys(cells.activations)),
+        label=short,
     )
     pooled, layers = found
     shown = pooled if picks.layer == "all" else _of_layer(layers, picks.layer)

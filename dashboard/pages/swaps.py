@@ -77,7 +77,7 @@ def swaps(library: Library, query: Query) -> Page:
         _square(library, cells, picks),
         *_missing(library, cells),
         *validity_part(library, cells),
-        *effects_part(library, cells, picks, effects),
+        *effects_part(library, cells, picks, effects, query),
         *multiples_part(library, cells, picks),
         *choices_part(candidates, cells, picks, (_NEEDS, _TARGETS)),
         data=_twins(effects, candidates, cells, picks),

@@ -16,6 +16,8 @@ from ffn_probe.figures.theme import CANDIDATE, REFERENCE
 from ffn_probe.formats import int8_sqnr_db
 
 _NAMED = 6  # sites whose name stands beside their point
+_AWAY = ((24, -22), (-34, 26), (24, -44), (-34, 48), (60, -30), (-70, 34))
+"""Pixels from a point to its name, in turn, so that the names of neighbours part."""
 
 E4M3_DB = float_law_db("e4m3fn")
 """SQNR of e4m3 on any smooth density within its range: 31.5 dB, whatever the crest."""
@@ -102,7 +104,7 @@ def _names(sides: Sequence[tuple[str, Sequence[SiteFormats]]]) -> list[dict[str,
     for site in sorted(every, key=lambda s: -s.crest)[:_NAMED]:
         level, _ = level_of(site, "int8:tensor")
         if math.isfinite(level):
-            away = (24, -22) if len(notes) % 2 == 0 else (-30, 26)  # neighbours part
+            away = _AWAY[len(notes) % len(_AWAY)]
             notes.append({
                 "x": math.log10(site.crest), "y": level, "ax": away[0], "ay": away[1],
                 "arrowhead": 0,

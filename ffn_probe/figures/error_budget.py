@@ -71,7 +71,8 @@ def budget_chart(budget: Sequence[Spent]) -> go.Figure:
         figure.add_bar(
             x=[at[spent.layer] for spent in parts], y=[100 * spent.power for spent in parts],
             name=escape(role), customdata=[spent.name for spent in parts],
-            marker={"color": color, "pattern": {"shape": pattern, "solidity": 0.25}},
+            marker={"color": color, "pattern": {"shape": pattern, "solidity": 0.25},
+                    "line": {"width": 0}},
             text=[_words(spent) for spent in parts], textposition="none",
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip

@@ -16,23 +16,23 @@ _FAINT = 0.35
 def interaction_chart(
     cells: Mapping[str, Sequence[Level]],
     *,
-    norms: tuple[str, str],
-    activations: tuple[str, str],
+    norms: Sequence[str],
+    activations: Sequence[str],
     label: str,
 ) -> go.Figure:
     """Return the mean over layers of each cell (thick) and every layer (thin).
 
     Args:
         cells: "v00", "v10", "v01", "v11" -> the levels of a cell; cells may be missing.
-        norms: the two norms: a line each.
-        activations: the two activations: the places on the x axis.
+        norms: one or two norms: a line each.
+        activations: one or two activations: the places on the x axis.
         label: what was measured, with its unit.
     """
     figure = go.Figure()
     for i, (norm, color, dash) in enumerate(
-        zip(norms, (REFERENCE, CANDIDATE), ("solid", "dash"), strict=True)
+        zip(norms, (REFERENCE, CANDIDATE), ("solid", "dash"), strict=False)
     ):
-        sides = [cells.get(f"v{i}0", ()), cells.get(f"v{i}1", ())]
+        sides = [cells.get(f"v{i}{j}", ()) for j in range(len(activations))]
         x, y, words = _thin(sides, norm)
         figure.add_scatter(
             x=x, y=y, mode="lines+markers", showlegend=False, opacity=_FAINT, hovertext=words,
@@ -41,13 +41,15 @@ def interaction_chart(
         )  # fmt: skip
         means = [_mean(side) for side in sides]
         figure.add_scatter(
-            x=[0, 1], y=means, mode="lines+markers", name=f"{escape(norm)} (mean of layers)",
+            x=list(range(len(activations))), y=means, mode="lines+markers",
+            name=f"{escape(norm)} (mean of layers)",
             line={"color": color, "width": 3, "dash": dash}, marker={"size": 10},
             hovertext=[f"{escape(norm)}, mean of the layers: {number(v)}" for v in means],
             hovertemplate="%{hovertext}<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(
-        tickvals=[0, 1], ticktext=[escape(name) for name in activations], range=[-0.3, 1.3],
+        tickvals=list(range(len(activations))), range=[-0.3, len(activations) - 0.7],
+        ticktext=[escape(name) for name in activations],
         showgrid=False, title="activation",
     )  # fmt: skip
     figure.update_yaxes(title=escape(label), nticks=6)
@@ -63,7 +65,7 @@ def _thin(
     words: list[str] = []
     for layer in sorted({level.layer for side in sides for level in side}):
         values = [_value(side, layer) for side in sides]
-        x += [0.0, 1.0, None]
+        x += [*(float(j) for j in range(len(sides))), None]
         y += [*values, None]
         words += [
             f"{escape(norm)}, layer {layer}: {number(value)}" for value in (*values, None)

@@ -18,6 +18,7 @@ from ffn_probe.figures.theme import Scale, css
 _REACH = 20.0  # dB from the target to the ends of the colours
 _DIFFERENCE = 6.0  # dB of a difference to the ends of the colours
 _WRITTEN = 40  # columns; with more, a number does not fit its cell
+_APART = 120  # columns; with more, gaps between them would wash the colours out
 _ROW = 27  # px
 
 KEPT: Scale = (
@@ -103,7 +104,8 @@ def sqnr_heatmap(grid: FormatGrid, *, target: float, change: bool = False) -> go
     figure = go.Figure(
         go.Heatmap(
             z=shown, x=x, y=y, zmin=middle - reach, zmax=middle + reach,
-            colorscale=[[stop, css(color)] for stop, color in KEPT], xgap=1, ygap=1,
+            colorscale=[[stop, css(color)] for stop, color in KEPT],
+            xgap=1 if len(x) <= _APART else 0, ygap=1,
             text=_array(words) if len(x) <= _WRITTEN else None, texttemplate="%{text}",
             textfont={"size": 10}, hovertext=_array(grid.texts), customdata=_array(grid.names),
             hovertemplate="%{hovertext}<extra></extra>",

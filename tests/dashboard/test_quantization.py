@@ -67,6 +67,19 @@ def test_a_role_and_a_layer_of_the_address_narrow_every_part(library: Library) -
     assert set(twin["layer"]) == {1}
 
 
+def test_a_chosen_layer_has_the_way_to_the_next(library: Library) -> None:
+    def steps(query: str) -> dict[str, str]:
+        every = of(shown(library, query).content, "Link")
+        found = {getattr(a, "className", ""): a.href for a in every}
+        return {kind: where for kind, where in found.items() if "-layer" in str(kind)}
+
+    assert steps(f"?a={A}&layer=0&role=hidden") == {
+        "button next-layer": f"/quantization?a={A}&layer=1&role=hidden"
+    }
+    assert list(steps(f"?a={A}&layer=1")) == ["button prev-layer"]
+    assert steps(f"?a={A}") == {}
+
+
 def test_the_views_show_what_they_say(library: Library) -> None:
     def top(view: str) -> np.ndarray:
         return heatmaps(shown(library, f"?a={A}&view={view}&role=hidden"))[0].data[0].z

@@ -170,8 +170,11 @@ def test_a_missing_cell_is_named_with_the_command_to_record_it(tmp_path: Path) -
 
 
 def test_one_run_alone_is_no_square(tmp_path: Path) -> None:
-    said = text(shown(Library(square(tmp_path, "ln-gelu"))).content)
+    page = shown(Library(square(tmp_path, "ln-gelu")))
+    said = text(page.content)
     assert "Only one norm and one activation is chosen" in said
+    lines = of(page.content, "Graph")[0].figure
+    assert lines.layout.xaxis.ticktext == ("gelu mlp",)
 
 
 def test_several_runs_of_a_cell_are_a_choice(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ def test_numbers_stand_in_the_cells_only_where_they_fit() -> None:
         return sqnr_heatmap(grid, target=30.0).data[0]
 
     assert chart(4).text[0][0] == "30"  # type: ignore[attr-defined]
+    assert chart(80).xgap == 1  # type: ignore[attr-defined]
+    assert chart(200).xgap == 0  # type: ignore[attr-defined]
     assert chart(80).text is None  # type: ignore[attr-defined]
 
 
