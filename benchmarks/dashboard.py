@@ -25,17 +25,29 @@ from benchmarks.large_runs import SMALL, Shape, make, planted
 
 _OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 _WATCH = """
-window.sent = 0; window.asked = 0;
+window.sent = 0; window.made = 0; window.changed = 0; window.made_title = '';
 const fetched = window.fetch;
 window.fetch = async (...given) => {
     const ours = String(given[0].url || given[0]).includes('_dash-update-component');
-    if (ours) { window.sent += 1; window.asked += 1; }
-    try { return await fetched(...given); } finally { if (ours) window.sent -= 1; }
+    if (!ours) return fetched(...given);
+    window.sent += 1;
+    try {
+        const answer = await fetched(...given);
+        const said = answer.status === 200 ? (await answer.clone().json()).response : {};
+        const title = (said && said.title || {}).data || '';
+        if (title && !title.startsWith('One moment')) {
+            window.made += 1; window.made_title = title; window.changed = 0;
+        }
+        return answer;
+    } finally { window.sent -= 1; }
 };
+document.addEventListener('DOMContentLoaded', () => new MutationObserver(
+    () => { window.changed += 1; }).observe(document.body, {childList: true, subtree: true}));
 """
+"""What is on its way, how many pages came (those that say "One moment" aside), what changed."""
 _GO = """
 async url => {
-    const began = performance.now(), asked = window.asked;
+    const began = performance.now(), made = window.made;
     history.pushState({}, '', url);
     window.dispatchEvent(new PopStateEvent('popstate', {state: {}}));
     const drawn = () => [...document.querySelectorAll('.js-plotly-plot')].every(
@@ -43,8 +55,8 @@ async url => {
     let still = 0;
     while (still < 2 && performance.now() - began < 300000) {
         await new Promise(done => requestAnimationFrame(done));
-        const ready = window.asked > asked && window.sent === 0 && drawn()
-            && !document.querySelector('.working') && document.querySelector('#page h1');
+        const ready = window.made > made && window.sent === 0 && window.changed > 0 && drawn()
+            && document.title === window.made_title && !document.querySelector('.working');
         still = ready ? still + 1 : 0;
     }
     return performance.now() - began;
@@ -59,7 +71,8 @@ class Timing:
     name: str
     cold: float
     warm: float
-    server: float  # seconds of processor time, warm
+    server: float  # seconds of processor time of the server, warm
+    browser: float  # and of all processes of the browser
     kilobytes: float
 
 
@@ -91,13 +104,15 @@ def measure(folder: Path, shape: Shape) -> list[Timing]:
         print(f"{'start of the server':42} {seconds:8.2f} s")
         first = _first_paint(page, address)
         print(f"{'first paint of the table of runs':42} {first:8.2f} s")
-        print(f"{'interaction':42} {'cold s':>8} {'warm s':>8} {'server s':>8} {'sent kB':>8}")
+        print(
+            f"{'interaction':42} {'cold s':>8} {'warm s':>8} {'server s':>8} {'browser s':>9} {'sent kB':>8}"
+        )
         found = []
         for name, url in interactions(shape).items():
             one = _timed(page, name, url, pid)
             found.append(one)
             print(f"{name:42} {one.cold:8.2f} {one.warm:8.2f} {one.server:8.2f} "
-                  f"{one.kilobytes:8.0f}", flush=True)  # fmt: skip
+                  f"{one.browser:9.2f} {one.kilobytes:8.0f}", flush=True)  # fmt: skip
         peak, now = (_memory(pid, key) for key in ("VmHWM", "VmRSS"))
         print(f"memory of the server: {now:,.0f} MB, at most {peak:,.0f} MB")
     return found
@@ -179,16 +194,33 @@ def _timed(page: Page, name: str, url: str, pid: int) -> Timing:
     cold = page.evaluate(_GO, url) / 1000
     page.evaluate(_GO, "/methods")
     page.on("response", heard)
-    before = _seconds(pid)
+    before, browsed = _seconds(pid), _browsed(pid)
     warm = page.evaluate(_GO, url) / 1000
-    server = _seconds(pid) - before
+    server, browser = _seconds(pid) - before, _browsed(pid) - browsed
     page.remove_listener("response", heard)
-    return Timing(name, cold, warm, server, sum(sizes) / 1000)
+    return Timing(name, cold, warm, server, browser, sum(sizes) / 1000)
+
+
+def _browsed(server: int) -> float:
+    """Return the processor time of all our processes but the server."""
+    parents = {
+        int(path.name): int(path.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+        for path in Path("/proc").glob("[0-9]*")
+        if os.access(path / "stat", os.R_OK)
+    }
+    ours, found = {os.getpid()}, set[int]()
+    while ours:
+        found |= ours
+        ours = {child for child, parent in parents.items() if parent in ours} - found
+    return sum(_seconds(pid) for pid in found - {server, os.getpid()} if pid in parents)
 
 
 def _seconds(pid: int) -> float:
     """Return the processor time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

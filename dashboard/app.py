@@ -20,7 +20,7 @@ from dashboard.shell import exports, help_dialog, navigation
 from dashboard.work import Progress, Work
 
 _EVERY, _SOON = 2000, 400  # ms between looks at what may have changed, at what is made
-_ONE_AT_A_TIME = threading.RLock()  # runs load their tables when asked, in one thread
+_ONE_AT_A_TIME = threading.RLock()  # files are written one after the other
 _HTML = """<!doctype html>
 <html lang="en"><head>{%metas%}<title>{%title%}</title>{%favicon%}
 <style>STYLE</style>{%css%}</head>
@@ -104,8 +104,7 @@ def _failed(error: Exception) -> None:
 
 def _made(library: Library, path: str, search: str) -> tuple[Page, Content]:
     """Return a page and the way from it to the others."""
-    with _ONE_AT_A_TIME:
-        return render(library, path, search), navigation(library, path, query_of(search))
+    return render(library, path, search), navigation(library, path, query_of(search))
 
 
 def _connect(app: Dash, library: Library) -> None:
