@@ -47,6 +47,7 @@ def depth_chart(blocks: Sequence[BlockAttribution], *, chosen: str = "") -> go.F
         line={"color": REFERENCE, "width": 2}, marker={"size": 7}, **shared,
     )  # fmt: skip
     axis.draw(figure)
+    cover(figure, blocks, words, (axis.equal, axis.worst))
     by_layer(figure, blocks, chosen=chosen)
     _unknown(figure, blocks, axis.equal)
     return framed(figure, height=360, barmode="overlay", hovermode="closest")
@@ -58,13 +59,29 @@ def likeness_chart(blocks: Sequence[BlockAttribution], *, chosen: str = "") -> g
         go.Bar(
             x=list(range(len(blocks))), y=[_known(b.cka) for b in blocks], width=_SLIM,
             marker_color=CANDIDATE, customdata=[b.block for b in blocks],
-            text=[f"layer {b.layer} {escape(b.block)}: CKA {_two(b.cka)}" for b in blocks],
-            textposition="none", hovertemplate="%{text}<extra></extra>",
+            hoverinfo="skip",
         )
     )  # fmt: skip
     figure.update_yaxes(title="linear CKA of the outputs (1: alike)", range=[0, 1.02])
+    words = [f"layer {b.layer} {escape(b.block)}: CKA {_two(b.cka)}" for b in blocks]
+    cover(figure, blocks, words, (0.0, 1.0))
     by_layer(figure, blocks, chosen=chosen)
     return framed(figure, height=280, legend=False)
+
+
+def cover(
+    figure: go.Figure,
+    blocks: Sequence[BlockAttribution],
+    words: Sequence[str],
+    ends: tuple[float, float],
+) -> None:
+    """Let the whole slot of a block answer to the pointer, from end to end of the y axis."""
+    low, high = ends
+    figure.add_bar(
+        x=list(range(len(blocks))), y=[high - low] * len(blocks), base=low, width=1, opacity=0,
+        showlegend=False, customdata=[b.block for b in blocks], hovertext=list(words),
+        hovertemplate="%{hovertext}<extra></extra>", name="",
+    )  # fmt: skip
 
 
 def by_layer(

@@ -14,9 +14,6 @@ from ffn_probe.figures.density import Density, shared_density
 from ffn_probe.figures.theme import CANDIDATE, REFERENCE
 from ffn_probe.sketches import BitHistogram
 
-MOST = 64
-"""Panels of one figure; plotly is slow beyond."""
-
 _BINS = 72
 _GAP = (0.022, 0.085)  # between columns and between rows, of the figure
 _ROW = 190  # px

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from ffn_probe.attribution.attribution import BlockAttribution, Interval
 from ffn_probe.figures.canvas import framed, whiskers
-from ffn_probe.figures.depth import by_layer
+from ffn_probe.figures.depth import by_layer, cover
 from ffn_probe.figures.numbers import percent
 from ffn_probe.figures.theme import CANDIDATE, REFERENCE
 
@@ -35,15 +35,17 @@ def patching_chart(blocks: Sequence[BlockAttribution], *, chosen: str = "") -> g
             x=[i + shift * _HALF / 2 for i in range(len(blocks))],
             y=[v.value if v and math.isfinite(v.value) else None for v in scaled],
             width=_HALF, marker_color=color, name=name, error_y=whiskers(scaled),
-            customdata=[b.block for b in blocks],
-            hovertext=[_words(b, v) for b, v in zip(blocks, values, strict=True)],
-            hovertemplate="%{hovertext}<extra></extra>",
+            hoverinfo="skip",
         )  # fmt: skip
     known = [v.value for b in blocks for v in (b.patched_back, b.patched_in) if v]
     top = max([100.0, *(100 * v for v in known if math.isfinite(v))])
     figure.update_yaxes(title="share of the final error", ticksuffix=" %")
     if not any(v < 0 for v in known):
         figure.update_yaxes(range=[0, 1.05 * top])
+    both = [
+        f"{_words(b, b.patched_back)}<br>created: {_words(b, b.patched_in)}" for b in blocks
+    ]
+    cover(figure, blocks, [f"removed: {words}" for words in both], (0.0, 1.05 * top))
     by_layer(figure, blocks, chosen=chosen)
     return framed(figure, height=320, barmode="overlay", hovermode="closest")
 

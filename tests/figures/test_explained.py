@@ -50,6 +50,12 @@ def test_what_is_equal_lies_below_the_best_level_and_what_is_not_known_nowhere()
     assert axis.places([NAN, 20.0]) == [None, 20.0]
 
 
+def test_levels_that_no_one_can_tell_from_equal_lie_there_too() -> None:
+    axis = Levels.over([300.0, 20.0])
+    assert axis.best == 160.0
+    assert axis.place(300.0) == axis.equal
+
+
 def test_an_axis_without_a_level_still_has_two_ends() -> None:
     axis = Levels.over([NAN, INF])
     assert axis.best - axis.worst >= 20
@@ -87,7 +93,16 @@ def test_a_block_of_which_nothing_is_known_has_a_question_mark() -> None:
     figure = depth_chart([block(0, local_db=20.0), block(1)])
     assert figure.data[-1].mode == "text"
     assert list(figure.data[-1].x) == [1]
-    assert depth_chart([block(0, local_db=20.0)]).data[-1].mode != "text"
+    assert depth_chart([block(0, local_db=20.0)]).data[-1].type == "bar"
+
+
+def test_the_whole_slot_of_a_block_answers_to_the_pointer() -> None:
+    figure = depth_chart([block(0, local_db=20.0), block(1, local_db=INF)])
+    slots = figure.data[-1]
+    axis = Levels.over([20.0])
+    assert slots.base + slots.y[1] == axis.worst
+    assert list(slots.customdata) == ["layers.0.mlp", "layers.1.mlp"]
+    assert slots.opacity == 0
 
 
 def test_names_of_blocks_are_escaped_in_what_plotly_reads_as_html() -> None:
@@ -177,11 +192,13 @@ def test_patches_stand_beside_each_other_in_per_cent() -> None:
         block(0, patched_back=Interval(0.3, 0.2, 0.5)),
         block(1, patched_in=Interval(0.7)),
     ]
-    back, created = patching_chart(blocks).data
+    back, created, slots = patching_chart(blocks).data
     assert list(back.y) == [30.0, None]
     assert list(created.y) == [None, 70.0]
     assert list(back.error_y.array) == pytest.approx([20.0, 0])
     assert all(b < c for b, c in zip(back.x, created.x, strict=True))
+    assert list(slots.customdata) == ["layers.0.mlp", "layers.1.mlp"]
+    assert slots.hovertext[0].startswith("removed: layer 0 layers.0.mlp: 30.0 % (20.0 %")
 
 
 # ---- the gate ---------------------------------------------------------------------------
