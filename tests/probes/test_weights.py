@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import ffn_probe as fp
 from ffn_probe.errors import AttachError
-from tests.probes.models import VOCABULARY, tiny, tokens
+from tests.probes.models import VOCABULARY, Layer, tiny, tokens
 
 D, H = 32, 48
 IDS = {"input_ids": torch.arange(5, 21).view(2, 8)}
@@ -183,3 +183,12 @@ def test_what_is_no_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AttachError, match="vocabulary is a list; expected a tokenizer"):
         fp.record(tiny(), [tokens()], to=tmp_path / "run", vocabulary=["a"])
     assert not (tmp_path / "run").exists()
+
+
+def test_values_without_a_token_have_no_text(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(2, 7, 16)
+    texts = {-1: "none", 0: "zero"}
+    run = fp.record(Layer(16, 40, 0.0), [rows], to=tmp_path / "run", vocabulary=texts)
+    assert {int(t) for lists in run.table("extremes")["top_token"] for t in lists} == {-1}
+    assert run.manifest.vocabulary == {}
