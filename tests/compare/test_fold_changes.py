@@ -112,6 +112,16 @@ def test_intervals_are_the_same_every_time_and_hold_the_value(tmp_path: Path) ->
     assert not {"crest", "psi", "nonfinite", "channel_rms", "headroom_fp16"} & set(first)
 
 
+def test_paired_folds_are_drawn_together_and_others_apart(tmp_path: Path) -> None:
+    a = uneven(0)  # folds of unlike scales, which cancel in pairs
+    same, values = table(tmp_path / "same", a, [x * np.float32(1.3) for x in a])
+    low, high = intervals(same, values)["rms"]
+    assert high - low < 1e-6
+    apart, values = table(tmp_path / "apart", a, uneven(1)[:11], paired=False)
+    low, high = intervals(apart, values)["rms"]
+    assert high - low > 0.1
+
+
 def test_few_folds_have_no_interval_and_one_has_no_spread(tmp_path: Path) -> None:
     few, values = table(tmp_path / "few", uneven(0)[:3], uneven(1)[:3])
     assert intervals(few, values) == {}

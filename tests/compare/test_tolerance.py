@@ -102,6 +102,13 @@ def test_multiples_of_the_threshold_and_of_the_noise(
     assert times_noise(change) == pytest.approx(above, nan_ok=True)
 
 
+def test_what_is_under_its_floor_passes_at_any_multiplier() -> None:
+    within = replace(CHANGE, value=0.049, status="PASS")
+    assert tolerance([within]) == Tolerance(0.0, 0.0)
+    assert tolerance([replace(within, floor=None)]).status(0.1) == "WARN"
+    assert tolerance([replace(CHANGE, repeat_floor=0.4, status="PASS")]).status(0.1) == "PASS"
+
+
 def test_the_plain_multiple_knows_no_noise() -> None:
     assert multiple(replace(CHANGE, value=-0.04, status="PASS")) == pytest.approx(0.4)
     assert math.isnan(multiple(replace(CHANGE, threshold=0.0)))

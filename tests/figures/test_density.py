@@ -74,3 +74,51 @@ def test_cumulative_shares_end_at_one_and_are_half_at_the_median() -> None:
     assert trace.y[-1] == pytest.approx(1)
     value = np.interp(0.5, trace.y, trace.customdata)
     assert value == pytest.approx(float(np.median(NORMAL)), abs=0.05)
+
+
+# ---- the logarithmic axis ---------------------------------------------------------------
+
+
+def test_a_log_axis_shows_the_decades_below_the_robust_sigma() -> None:
+    spread = np.concatenate([NORMAL, NORMAL * 1e-3]).astype(np.float32)
+    histogram = BitHistogram.of(spread)
+    plain, log = shared_density(histogram), shared_density(histogram, axis="log")
+    assert log.scale == pytest.approx(np.quantile(np.abs(spread), 0.001), rel=0.05)
+    assert np.sum(log.a * np.diff(log.edges)) == pytest.approx(1)
+    both = (
+        log.places(np.array([-1e-3, 1e-3, 1.0])),
+        plain.places(np.array([-1e-3, 1e-3, 1.0])),
+    )
+    assert both[0][2] - both[0][1] > 3 * both[1][2] / 2
+    assert {text for _, text in log.ticks} & {"0.001", "-0.001"}
+
+
+def test_exact_zeros_do_not_move_a_log_axis() -> None:
+    zeros = np.concatenate([NORMAL, np.zeros(40_000, np.float32)])
+    scales = [shared_density(BitHistogram.of(x), axis="log").scale for x in (NORMAL, zeros)]
+    assert scales[1] == pytest.approx(scales[0])
+    only = shared_density(BitHistogram.of(np.zeros(5, np.float32)), axis="log")
+    assert np.isfinite(only.edges).all()
+
+
+@pytest.mark.parametrize("least", [1e-44, 1e-30, 1e-9])
+def test_a_log_axis_spans_eight_decades_at_most(least: float) -> None:
+    values = np.array([least] * 50 + [1.0, -1.0] * 25, np.float32)
+    density = shared_density(BitHistogram.of(values), axis="log")
+    assert density.scale >= 1e-8
+    assert np.isfinite(density.edges).all()
+
+
+def test_places_and_values_are_inverse() -> None:
+    density = shared_density(BitHistogram.of(NORMAL), axis="log")
+    values = np.array([-3.0, -0.01, 0.0, 0.5])
+    assert density.values(density.places(values)) == pytest.approx(values)
+
+
+def test_both_axes_say_which_they_are() -> None:
+    histogram = BitHistogram.of(NORMAL)
+    titles = [
+        overlay(histogram, axis=axis).layout.xaxis.title.text for axis in ("asinh", "log")
+    ]
+    assert ["asinh" in title for title in titles] == [True, False]
+    assert "log of |x|" in titles[1]
