@@ -119,6 +119,8 @@ def opened(
         names = texts(TABLES[table])
         with pq.ParquetFile(path, metadata=known, read_dictionary=names) as file:
             yield file
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is gone: its recorder merged it; open the run again") from error
     except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is truncated or no Parquet file: {error}") from error
 

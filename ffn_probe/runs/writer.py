@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffn_probe.errors import RunError, UnknownName
+from ffn_probe.runs.atomic import complete
 from ffn_probe.runs.compact import compact
 from ffn_probe.runs.manifest import FILE, Manifest
 from ffn_probe.runs.parts import PartName
@@ -157,26 +158,17 @@ class RunWriter:
         columns = {f.name: pa.array([line[f.name] for line in lines], f.type) for f in schema}
         data = pa.Table.from_pydict(columns, schema=schema)
         folder = self.folder / table
-        temporary = folder / f".{name}.tmp"
         if (folder / name).exists() or _covered(folder / name):
             raise RunError(f"{folder / name} was written before; a window is written once")
         try:
             folder.mkdir(exist_ok=True)
-            with temporary.open("wb") as file:
+            with complete(folder / name) as file:
                 write_part(data, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / name)
-            _sync(folder)
         except OSError as error:
-            _drop(temporary)
             raise RunError(
                 f"cannot write {folder / name}: {_reason(error)}. What was written before is "
                 "complete."
             ) from error
-        except BaseException:
-            _drop(temporary)
-            raise
         return folder / name
 
 
@@ -261,25 +253,8 @@ def _reason(error: Exception) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with complete(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync(path.parent)
     except OSError as error:
-        _drop(temporary)
         raise RunError(f"cannot write {path}: {_reason(error)}") from error
-    except BaseException:
-        _drop(temporary)
-        raise
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
