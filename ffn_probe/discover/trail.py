@@ -26,7 +26,7 @@ _HIDDEN = (
     "torch/nn/modules/module.py",
     "ffn_probe/discover/trace.py",
     "ffn_probe/discover/trail.py",
-    "ffn_probe/probes/taps.py",
+    "ffn_probe/probes/calls.py",
     "ffn_probe/probes/compiled.py",
     "ffn_probe/swaps/interpose.py",
     "jaxtyping/_decorator.py",  # around every function of ours in the tests

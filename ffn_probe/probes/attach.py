@@ -16,6 +16,7 @@ from ffn_probe.discover.calling import check_readable
 from ffn_probe.errors import AttachError, ModelError, UnknownName
 from ffn_probe.probes.accumulate import FOLDS
 from ffn_probe.probes.description import caveats, described, versions
+from ffn_probe.probes.exported import check_not_exported, unwrapped
 from ffn_probe.probes.loss_scale import LossScale, Scaler
 from ffn_probe.probes.observe import Watching
 from ffn_probe.probes.options import Options
@@ -68,7 +69,8 @@ def attach(  # noqa: PLR0913 - the options of a recording
     """Return a Probe on the FFNs of `model`; use it in a with statement.
 
     Args:
-        model: the model; it is not changed.
+        model: the model; it is not changed. What torch.compile returned stands for the module
+            it was given: the probe is part of the graphs that are compiled while it watches.
         to: the folder of the run, which must not exist.
         example: an input for one forward pass, from which the blocks are found.
         found: what `scan` or `discover` returned for this model, instead of an example.
@@ -115,6 +117,7 @@ def attach(  # noqa: PLR0913 - the options of a recording
     options = Options(every, window, when, allow_silent)
     _check_options(bits=bits, rows=rows, weights_every=weights_every)
     RunWriter.check_free(to)
+    model = uncompiled(model)
     check_watchable(model)
     scanned = _scanned(model, example, found)
     chosen = chosen_blocks(scanned.blocks, blocks, allow_flagged=allow_flagged)
@@ -153,8 +156,16 @@ def attach(  # noqa: PLR0913 - the options of a recording
     )  # fmt: skip
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the module that torch.compile wrapped, or the model itself."""
+    while isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        model = model.get_submodule("_orig_mod")
+    return model
+
+
 def check_watchable(model: nn.Module) -> None:
     """Raise ModelError when a probe could not watch this model."""
+    check_not_exported(model)
     check_readable(model)
     copied = [name or "the model" for name, m in model.named_modules() if _is_copied(m)]
     if copied:
@@ -165,8 +176,8 @@ def check_watchable(model: nn.Module) -> None:
         )
     if hasattr(model, "_orig_mod"):
         raise ModelError(
-            "the model is wrapped by torch.compile: probes on it would not fire. Attach to "
-            "model._orig_mod (the eager module)."
+            "the model is wrapped by torch.compile: its parts are those of model._orig_mod, "
+            "the module it was given. Pass that."
         )
     packed = [
         (name, p) for name, p in model.named_parameters() if p.dim() > 1 and _is_packed(p)
@@ -201,10 +212,11 @@ def _check_options(**options: int | str) -> None:
 
 
 def _scanned(model: nn.Module, example: Any, found: Scan | Sequence[Block] | None) -> Scan:
-    if isinstance(found, Scan):
-        scanned = found
-    elif found is not None:
-        scanned = Scan(tuple(found), ())
+    if found is not None:
+        blocks, skipped = (
+            (found.blocks, found.skipped) if isinstance(found, Scan) else (found, ())
+        )
+        scanned = Scan(tuple(unwrapped(block) for block in blocks), skipped)
     elif example is None:
         raise AttachError("attach needs example= (an input of the model) or found= (from scan)")
     else:

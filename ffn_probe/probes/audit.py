@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from ffn_probe.anatomy import GRAD, ROLES, Block
-from ffn_probe.probes.taps import Watched
+from ffn_probe.probes.watched import Watched
 from ffn_probe.runs import Run
 
 _FEW_TOKENS = 64

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from ffn_probe.anatomy import GRAD, Block, Site, Tap
 from ffn_probe.probes.accumulate import FOLDS, Accumulator
-from ffn_probe.probes.compiled import Later
 from ffn_probe.probes.first_bad import FirstBad
 from ffn_probe.probes.inputs import Grid
 from ffn_probe.probes.loss_scale import LossScale
 from ffn_probe.probes.noise import NOISE_ROWS, NoiseRows
 from ffn_probe.probes.pairs import PAIR_ROWS, Pairs
+from ffn_probe.probes.port import Later
 from ffn_probe.probes.provenance import Provenance, Where, rows_of
-from ffn_probe.probes.taps import TOKENS, Watched, recomputing
+from ffn_probe.probes.taps import TOKENS
+from ffn_probe.probes.watched import Watched, recomputing
 
 _PAIRED = ("gate", "value", "gate_act")
 _FEW_EXPERTS = 16

@@ -22,14 +22,15 @@ from ffn_probe.probes.audit import (
     silent_taps,
     unreached,
 )
-from ffn_probe.probes.compiled import Switch
 from ffn_probe.probes.counting import Counting
 from ffn_probe.probes.inputs import continues, grids_of, input_hash
 from ffn_probe.probes.metrics import kept, read_numbers
 from ffn_probe.probes.observe import Observer, Watching
 from ffn_probe.probes.options import Options
-from ffn_probe.probes.taps import Watched, Wiring, install, recomputing, watch_model
+from ffn_probe.probes.port import Switch
+from ffn_probe.probes.taps import install, watch_model
 from ffn_probe.probes.telling import Telling
+from ffn_probe.probes.watched import Watched, Wiring, recomputing
 from ffn_probe.probes.weight_watch import WeightWatch
 from ffn_probe.runs import TOKENS_KEPT, Manifest, Run, RunWriter, trend_rows
 from ffn_probe.vigil import Sighting
@@ -164,6 +165,7 @@ class Probe:
         now = self._counting.step
         self._metrics += [(now, name, value) for name, value in kept(metrics).items()]
         self._counting.end_step()
+        self._switch.live = self._counting.live  # compiled graphs without taps for the others
         if self._counting.full:
             self._flush()
 

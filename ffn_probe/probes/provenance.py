@@ -15,7 +15,7 @@ from torch import Tensor
 from ffn_probe.anatomy import Block, Tap
 from ffn_probe.probes.address import Address
 from ffn_probe.probes.inputs import Grid
-from ffn_probe.probes.taps import Watched, recomputing
+from ffn_probe.probes.watched import Watched, recomputing
 
 _MIX = -7046029254386353131  # 2^64 / golden ratio, as int64
 _SIGNATURE = 16  # channels that tell one token's row from another's

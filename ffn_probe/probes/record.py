@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ffn_probe.discover.calling import call_arguments, describe
 from ffn_probe.errors import ExampleError, FfnProbeError
-from ffn_probe.probes.attach import attach, check_watchable
+from ffn_probe.probes.attach import attach, check_watchable, uncompiled
 from ffn_probe.probes.probe import Probe
 from ffn_probe.runs import Run, RunWriter
 
@@ -42,7 +42,7 @@ def record(
             "record runs forward passes only; for gradients attach to the training loop"
         )
     RunWriter.check_free(to)
-    check_watchable(model)
+    check_watchable(uncompiled(model))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     stream = iter(batches)
     first = next(stream, None)
