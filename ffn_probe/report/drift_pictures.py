@@ -22,7 +22,7 @@ def pictures(drift: Drift, most: int) -> Section | None:
         f"Solid {a}, dashed {b}, on shared axes. Below, the shares at or below each value, and "
         "how far each quantile moved; grey is what the choice of inputs alone does (95 %)."
     )
-    return Section("Distributions of the worst sites", (text,), charts, small=True)
+    return Section("Distributions of the worst sites", charts=charts, small=True, legend=text)
 
 
 def _picture(drift: Drift, site: SiteDrift, rank: int) -> Chart:

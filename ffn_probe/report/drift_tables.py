@@ -47,7 +47,8 @@ def grid_numbers(grid: Grid) -> Numbers:
     unit = "" if grid.unit in {"1", "", "x"} else f" [{grid.unit}]"
     head = ("layer", *grid.roles, "block")
     right = frozenset(range(len(head) - 1))
-    return Numbers(head, rows, right, folded=f"The numbers of the map: {grid.label}{unit}")
+    folded = f"The numbers of the map: {grid.label}{unit}"
+    return Numbers(head, rows, right, folded=folded, map=True)
 
 
 def _cell(value: float, mark: str) -> str:

@@ -108,7 +108,8 @@ def _sections(paper: Paper, level: int) -> list[str]:
 
 
 def _section(section: Section, level: int) -> str:
-    said = "".join(f"<p>{prose(words)}</p>" for words in section.text if words)
+    words = (*section.text, section.legend)
+    said = "".join(f"<p>{prose(line)}</p>" for line in words if line)
     cards = "".join(map(_card, section.cards))
     cards = f'<div class="counts">{cards}</div>' if cards else ""
     charts = "".join(_chart(chart, small=section.small) for chart in section.charts)

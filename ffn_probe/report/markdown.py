@@ -1,5 +1,6 @@
 """A report as Markdown that GitHub renders, for a pull request."""
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,7 @@ from ffn_probe.report.words import legible, shortened, written_by
 _OPEN = 20  # rows that are shown without a click
 _MOST = 60  # rows of one table: a comment on GitHub holds 65,536 characters
 _NAMES = 20
+_STATUS = 20  # characters of a status with its sign
 _EMOJI = {"PASS": "\u2705", "WARN": "\u26a0\ufe0f", "FAIL": "\u274c"}
 _SPECIAL = "\\`*_{}[]#|~$"
 _LINK = re.compile(r"://|(?<=www)\.", re.IGNORECASE)
@@ -54,8 +56,9 @@ def _note(note: Note) -> str:
 
 def _part(paper: Paper, number: int) -> str:
     """Return a report within a report, behind one line."""
-    named = " \u2192 ".join(code(name) for name in paper.sides)
-    summary = f"{number}. {_headed(paper.heading)} {named} {_mark(paper)}"
+    named = " \u2192 ".join(f"<code>{_in_html(name)}</code>" for name in paper.sides)
+    colon = "" if paper.heading.endswith("?") else ":"
+    summary = f"{number}. {_in_html(paper.heading)}{colon} {named} {_mark(paper)}"
     told = [part for section in paper.sections for part in _section(section, "####")]
     inside = "\n\n".join(part for part in [*_opening(paper), *told] if part)
     return f"<details><summary>{summary}</summary>\n\n{inside}\n\n</details>"
@@ -65,20 +68,21 @@ def _part(paper: Paper, number: int) -> str:
 
 
 def _section(section: Section, level: str) -> list[str]:
-    parts = [f"{level} {escape(section.title)}", *map(prose, section.text)]
+    parts = [*map(prose, section.text)]
     if section.cards:
         rows = [(card.label, card.value, card.remark) for card in section.cards]
-        parts.append(table(("", "", ""), rows))
+        parts.append(table(("", "sites", ""), rows))
     for chart in section.charts:
         parts += _chart(chart)
     parts += [_numbers(numbers) for numbers in section.numbers]
     parts += [_names(names) for names in section.lists]
-    return [*parts, block(section.code) if section.code else ""]
+    parts.append(block(section.code) if section.code else "")
+    return [f"{level} {escape(section.title)}", *parts] if any(parts) else []
 
 
 def _chart(chart: Chart) -> list[str]:
     """Return what a chart says in words and numbers."""
-    if not chart.numbers:
+    if not chart.numbers and not chart.title:
         return []
     title = f"**{escape(chart.title)}** " if chart.title else ""
     caption = escape(chart.caption) if title else f"**{escape(chart.caption)}**"
@@ -91,9 +95,10 @@ def _numbers(numbers: Numbers) -> str:
     made = table(numbers.head, numbers.rows[:_MOST], numbers.right)
     more = f"\n\n{count - _MOST} more rows are in the other formats." if count > _MOST else ""
     caption = f"{escape(numbers.caption)}\n\n" if numbers.caption else ""
-    if count <= _OPEN if numbers.folded is None else not numbers.folded:
+    short = count <= _OPEN
+    if (short and (numbers.map or numbers.folded is None)) or numbers.folded == "":
         return caption + made
-    summary = escape(numbers.folded or f"{count} rows")
+    summary = _in_html(numbers.folded or f"{count} rows")
     before = "" if numbers.folded else caption
     return f"{before}<details><summary>{summary}</summary>\n\n{made}{more}\n\n</details>"
 
@@ -129,6 +134,11 @@ def _inert(line: str) -> str:
     return line.replace("@", "@<!-- -->")
 
 
+def _in_html(text: str) -> str:
+    """Return text for a line that is HTML already, where Markdown's escapes are text."""
+    return html.escape(shortened(text)).replace("@", "@<!-- -->")
+
+
 def code(text: str) -> str:
     """Return a name in the type of code; HTML, as a code span takes no escapes."""
     return f"<code>{escape(text)}</code>"
@@ -141,9 +151,25 @@ def block(text: str) -> str:
     return f"{fence}sh\n{text}\n{fence}"
 
 
+def _cell(text: str, *, whole: bool) -> str:
+    """Return the text of a cell; what is `whole`, a number or a status, is not parted."""
+    return escape(text).replace(" ", "&nbsp;") if whole else escape(text)
+
+
+def _is_status(text: str) -> bool:
+    return len(text) < _STATUS and text[1:2] == " "
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
     """Return a table of text; the columns in `right` are aligned to the right."""
     numbers = set(right)
     rule = ["--:" if i in numbers else "---" for i in range(len(head))]
-    lines = [map(escape, head), rule, *(map(escape, row) for row in rows)]
+    body = [
+        [
+            _cell(text, whole=i in numbers or (i == 0 and _is_status(text)))
+            for i, text in enumerate(row)
+        ]
+        for row in rows
+    ]
+    lines = [map(escape, head), rule, *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -16,7 +16,8 @@ class Numbers:
     """A table of text; the columns in `right` hold numbers.
 
     `folded` is the line that stands for the table until it is opened, "" for a table that is
-    always open; None leaves it to its length.
+    always open; None leaves it to its length. A `map` is what a picture shows: where there
+    is no picture, it is open when it is short.
     """
 
     head: tuple[str, ...]
@@ -25,6 +26,7 @@ class Numbers:
     caption: str = ""
     wrap: bool = False
     folded: str | None = None
+    map: bool = False
 
     @classmethod
     def of(
@@ -85,8 +87,8 @@ class Names:
 class Section:
     """One heading of a report; `small` puts its charts beside each other.
 
-    `cards` come before the charts, `lists` after the tables; `code` is a command, to be
-    copied as it stands.
+    `legend` says how to read the charts. `cards` come before these, `lists` after the tables;
+    `code` is a command, to be copied as it stands.
     """
 
     title: str
@@ -97,3 +99,4 @@ class Section:
     cards: tuple[Card, ...] = ()
     lists: tuple[Names, ...] = ()
     code: str = ""
+    legend: str = ""

@@ -125,8 +125,8 @@ def maps(told: Telemetry) -> Section | None:
         return None
     small = len(grids[0][1].columns) <= _SMALL
     charts = tuple(_map(told.run, name, grid, small=small) for name, grid in grids)
-    text = ("Paler is less, darker more; each map has a scale of its own.",)
-    return Section("Layers and roles", text, charts, small=small)
+    legend = "Paler is less, darker more; each map has a scale of its own."
+    return Section("Layers and roles", charts=charts, small=small, legend=legend)
 
 
 def _map(run: Run, name: str, grid: Grid, *, small: bool) -> Chart:
