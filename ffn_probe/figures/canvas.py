@@ -35,17 +35,17 @@ def framed(
         margin: in pixels, what differs from the usual one.
         layout: further entries of plotly's layout.
     """
-    known = figure.layout.to_plotly_json()
-    for axis in [key for key in {"xaxis": 0, "yaxis": 0} | known if key[1:5] == "axis"]:
-        known[axis] = known.get(axis, {}) | {"zeroline": False, "fixedrange": True}
-    # One assignment: plotly's update_layout takes 20 ms for the same.
-    figure.layout = {
-        **known, **layout, "height": height, "showlegend": legend, "plot_bgcolor": CLEAR,
+    entries: dict[str, Any] = {
+        **layout, "height": height, "showlegend": legend, "plot_bgcolor": CLEAR,
         "margin": {"l": 64, "r": 16, "t": 44 if legend else 14, "b": 48} | dict(margin or {}),
         "paper_bgcolor": CLEAR, "font": dict(FONT), "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left",
                    "bgcolor": CLEAR},
     }  # fmt: skip
+    for key, value in entries.items():  # one by one: update_layout takes ten times as long
+        figure.layout[key] = value
+    figure.update_xaxes(zeroline=False, fixedrange=True)
+    figure.update_yaxes(zeroline=False, fixedrange=True)
     return figure
 
 
