@@ -46,8 +46,8 @@ def pairs_part(library: Library, found: Sequence[Inside], view: str, per: str) -
             f"{names[1]} over {names[0]}"
         )
         said = (
-            f"{_HOW_CELLS} Grey cells hold fewer than {FLOOR} pairs in both runs. Above and to "
-            "the right, the shares of gate and value: solid A, dashed B."
+            f"{_HOW_CELLS} Cells with a slash hold fewer than {FLOOR} pairs in both runs. "
+            "Above and to the right, the shares of gate and value: solid A, dashed B."
         )
         chart = graph(figure, label, name="gate-value-difference", numbers=_changed(made))
         return [head, roomy(chart), html.P(said, className="dim")]

@@ -74,7 +74,7 @@ def joint_difference(
 ) -> go.Figure:
     """Return the log2 ratio of the shares of the cells, candidate over reference.
 
-    Cells with fewer than FLOOR pairs on both sides are grey: their ratio says little.
+    Cells with fewer than FLOOR pairs on both sides are struck out: their ratio says little.
     """
     ratio = view.log_ratio
     other = view.b if view.b is not None else np.zeros_like(view.a)
@@ -96,6 +96,11 @@ def joint_difference(
         hovertemplate=f"{_HOVER}{pairs}, 2^%{{customdata[6]:.2f}} times<extra></extra>",
         colorbar=_bar(title, [t for t, _ in ticks], [text for _, text in ticks]),
     )
+    rows, columns = np.nonzero(few == 1)
+    figure.add_scatter(
+        x=rows + 0.5, y=columns + 0.5, mode="markers", hoverinfo="skip", showlegend=False,
+        marker={"symbol": "line-ne-open", "size": 7, "color": INK, "line": {"width": 1}},
+    )  # fmt: skip
     for side, color in (("a", REFERENCE), ("b", CANDIDATE)):
         _marginals(figure, view, side, color, outline=True)
     _curve(figure, view, activation)

@@ -153,12 +153,18 @@ def test_the_part_where_the_activation_falls_is_marked_where_it_is() -> None:
         assert [s.type for s in plain.layout.shapes] == ["line", "line"]
 
 
-def test_a_difference_greys_what_says_little_and_keeps_the_true_ratio_in_the_hover() -> None:
+def test_a_difference_strikes_out_what_says_little_and_keeps_the_true_ratio_in_the_hover() -> (
+    None
+):
     figure = joint_difference(VIEW, ("A", "<b>"), activation="silu")
     few, ratio = figure.data[:2]
     assert VIEW.b is not None
     expected = (VIEW.a + VIEW.b > 0) & np.isnan(VIEW.log_ratio)
     np.testing.assert_array_equal(~np.isnan(few.z), expected.T)
+    struck = figure.data[2]
+    assert {(int(x), int(y)) for x, y in zip(struck.x, struck.y, strict=True)} == set(
+        zip(*(axis.tolist() for axis in np.nonzero(expected)), strict=True)
+    )
     np.testing.assert_allclose(ratio.customdata[..., 6], VIEW.log_ratio.T, rtol=1e-5)
     assert np.nanmax(np.abs(ratio.z)) <= ratio.zmax == -ratio.zmin == VIEW.reach
     assert "&lt;b&gt;" in ratio.colorbar.title.text
