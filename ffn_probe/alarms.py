@@ -21,8 +21,8 @@ KINDS: Mapping[str, str] = {
     "limit": "the first window in which the largest magnitude is beyond the largest number of "
     "a format, unscaled",
     "growth": "the largest magnitude grows exponentially (log-linear fit of the last half of "
-    "the windows, r2 of 0.8 or more, at least doubled) and reaches a format's largest number "
-    "before the training is twice as long",
+    "the windows, 8 or more, r2 of 0.8 or more, at least doubled) and reaches a format's "
+    "largest number before the training is twice as long",
 }
 """Kind -> the rule, in the order of display."""
 

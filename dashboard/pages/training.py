@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from dash import html
+from dash import dcc, html
 
 from dashboard.components.control import chips, controls, select
 from dashboard.components.graph import graph
@@ -169,7 +169,7 @@ def _pickers(view: View, first: History, query: Query) -> Content:
     measures = [(entry.name, entry.label) for entry in MEASURES]
     rows = [("layer", "layers"), ("role", "roles")]
     chosen = view.site.name
-    return controls(
+    pickers = controls(
         select("layer", "site", [(s.name, f"{s.layer}: {s.block}") for s in layers], chosen),
         select("role", "site", [(s.name, s.role) for s in roles], chosen),
         select("expert", "site", [(s.name, str(s.expert)) for s in experts], chosen)
@@ -178,6 +178,25 @@ def _pickers(view: View, first: History, query: Query) -> Content:
         select("measure", "measure", measures, view.measure),
         chips("map of", "by", rows, view.by, "/training", query),
     )
+    return html.Div([pickers, _steps(layers, layers.index(view.site), query)])
+
+
+def _steps(layers: Sequence[Site], at: int, query: Query) -> Content:
+    """Return links to the layer before and after, which `[` and `]` follow."""
+    sides = (
+        (at - 1, "\u2190 layer {}", "prev-layer"),
+        (at + 1, "layer {} \u2192", "next-layer"),
+    )
+    links = [
+        dcc.Link(
+            text.format(layers[to].layer),
+            href=href("/training", **{**query, "site": layers[to].name}),
+            className=f"chip {kind}",
+        )
+        for to, text, kind in sides
+        if 0 <= to < len(layers)
+    ]
+    return html.Div(links, className="chips") if links else None
 
 
 def _record() -> Content:

@@ -106,6 +106,12 @@ def test_site_measure_and_rows_of_the_map_come_from_the_address() -> None:
     assert chosen(found["measure"]) == "crest factor"
     assert "expert" not in found
     assert [option.value for option in found["measure"].children] == [m.name for m in MEASURES]
+    named = [
+        link for link in of(page.content, "Link") if "-layer" in getattr(link, "className", "")
+    ]
+    steps = {link.className.split()[-1]: link.href for link in named}
+    assert steps["prev-layer"].endswith("site=layers.1.ffn%2Fgate&measure=crest&by=role")
+    assert steps["next-layer"].endswith("site=layers.3.ffn%2Fgate&measure=crest&by=role")
     chart, one, _ = charts(page)
     assert "crest factor" in chart.layout.yaxis3.title.text
     assert list(one.layout.yaxis.ticktext) == [
