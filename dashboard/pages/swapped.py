@@ -13,7 +13,7 @@ from dashboard.components.table import table
 from dashboard.data import Library
 from dashboard.pages.quantized import layer_steps
 from ffn_probe.compare.validity import inputs, validity
-from ffn_probe.figures.factorial import CELLS, SPREADS, Effects, added_unit, levels
+from ffn_probe.figures.factorial import CELLS, SPREADS, Effects, Level, added_unit, levels
 from ffn_probe.figures.interaction import interaction_chart
 from ffn_probe.figures.numbers import number, percent
 from ffn_probe.figures.shares import shares_chart
@@ -164,6 +164,7 @@ def effects_part(
         activations=list(dict.fromkeys(cells.activations)),
         label=short,
     )
+    head += _unlike(table_)
     pooled, layers = found
     shown = pooled if picks.layer == "all" else _of_layer(layers, picks.layer)
     said = _said(shown, picks, entry.label)
@@ -178,6 +179,20 @@ def effects_part(
     else:
         body.append(html.P(_TRAININGS, className="dim"))
     return [*head, *body]
+
+
+def _unlike(found: Mapping[str, Sequence[Level]]) -> list[Content]:
+    """Return a note where the runs have other layers: effects are of those they share."""
+    layers = [{level.layer for level in side} for side in found.values()]
+    shared = set[int].intersection(*layers) if layers else set()
+    every = set[int].union(*layers) if layers else set()
+    if shared == every:
+        return []
+    text = (
+        f"The runs have other layers at this role: effects are of the {len(shared)} of "
+        f"{len(every)} layers that all cells have."
+    )
+    return [html.Div(text, className="note")]
 
 
 def _levels(library: Library, name: str, picks: Picks) -> Content:

@@ -21,10 +21,12 @@ RUNS: Mapping[str, tuple[str, str, str]] = {
 SCALES = {"ln-gelu": 1.0, "rms-gelu": 1.2, "ln-swiglu": 2.0, "rms-swiglu": 2.3}
 
 
-def square(folder: Path, *names: str, inputs: str = "same", **more: str) -> Path:
+def square(
+    folder: Path, *names: str, inputs: str = "same", layers: int = LAYERS, **more: str
+) -> Path:
     """Write the runs of these names; `more` is folder name -> the run it is another of."""
     for name, kind in ({name: name for name in names or RUNS} | more).items():
-        write(folder / name, kind, inputs=inputs)
+        write(folder / name, kind, inputs=inputs, layers=layers)
     return folder
 
 
@@ -37,7 +39,7 @@ def values(kind: str, site: Site) -> list[np.ndarray]:
     return list(x.astype(np.float32))
 
 
-def sites(kind: str) -> list[Site]:
+def sites(kind: str, layers: int = LAYERS) -> list[Site]:
     roles = ("normed", "gate", "hidden", "out")
     roles += ("value",) if RUNS[kind][2] == "glu" else ()
     return [
@@ -45,15 +47,15 @@ def sites(kind: str) -> list[Site]:
     ]
 
 
-def write(path: Path, kind: str, *, inputs: str = "same") -> None:
+def write(path: Path, kind: str, *, inputs: str = "same", layers: int = LAYERS) -> None:
     norm, activation, form = RUNS[kind]
-    found = sites(kind)
+    found = sites(kind, layers)
     blocks = tuple(
         Block(
             f"layers.{i}.ffn", i, form, activation, Norm(norm), {}, CHANNELS, CHANNELS,
             taps=tuple(Tap(s.role, "output", s.block) for s in found if s.layer == i),
         )
-        for i in range(LAYERS)
+        for i in range(layers)
     )  # fmt: skip
     folds = tuple({"hash": f"{inputs}-{k}" if k < FOLDS else "", "batches": 1, "tokens": 1}
                   for k in range(16))  # fmt: skip

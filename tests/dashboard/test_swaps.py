@@ -74,6 +74,10 @@ def test_effects_are_those_of_the_recorded_values(library: Library, measure: str
         assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
 
 
+def test_runs_of_one_depth_need_no_note(library: Library) -> None:
+    assert "layers that all cells have" not in text(shown(library).content)
+
+
 def test_an_interaction_over_a_fifth_is_called_not_separable(library: Library) -> None:
     page = shown(library, "?measure=kurtosis_fisher&role=gate")
     found = effects(page)
@@ -193,6 +197,12 @@ def test_runs_that_saw_other_inputs_are_no_paired_comparison(tmp_path: Path) -> 
     library = Library(square(tmp_path, "rms-gelu", inputs="other"))
     said = text(shown(library).content)
     assert "Not valid as a paired comparison" in said
+
+
+def test_runs_of_other_depths_are_compared_on_the_layers_they_share(tmp_path: Path) -> None:
+    square(tmp_path, "ln-gelu", layers=1)
+    said = text(shown(Library(square(tmp_path, "rms-gelu"))).content)
+    assert "effects are of the 1 of 2 layers that all cells have" in said
 
 
 def test_an_empty_folder_says_what_to_record(tmp_path: Path) -> None:
