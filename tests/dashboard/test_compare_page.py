@@ -209,6 +209,15 @@ def test_a_mixture_shows_its_worst_expert_by_name() -> None:
     assert len(sites_of(page)) == 3
 
 
+def test_a_mixture_drifts_as_long_as_any_of_its_experts_does() -> None:
+    """Expert 0 fails and is the worst; expert 1, without a floor, is suspicious far longer."""
+    experts = [site(0, "gate", 3.0, expert=0), site(0, "gate", 9.0, expert=1, floor=None)]
+    for multiplier, sign in (("1", "\u2715"), ("2", "!"), ("8", "!"), ("10", "")):
+        page = shown(library(experts), f"&thr={multiplier}")
+        (graph,) = of(page.content, "Graph")
+        assert graph.figure.data[0].text[0][0] == sign
+
+
 def test_eighty_layers_are_a_bounded_page() -> None:
     """200 rows at first, all on demand; words, data and colours of 560 sites in 700 kB."""
     sites = library(large())

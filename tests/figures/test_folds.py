@@ -43,6 +43,8 @@ def test_dots_lie_at_multiples_of_the_threshold() -> None:
     assert np.sinh(across.x[:3]) * 0.1 == pytest.approx(ACROSS, rel=1e-5)
     assert np.sinh(within.x[:4]) * 0.1 == pytest.approx(WITHIN, abs=1e-6)
     assert len(across.x) == 6
+    assert np.all(across.y[:3] < 0)  # above the whole; rows run downwards
+    assert np.all(within.y[:4] > 0)
     assert np.sinh(np.array(whole.x)) * 0.1 == pytest.approx([0.4, 0.02])
 
 
