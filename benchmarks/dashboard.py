@@ -105,7 +105,8 @@ def measure(folder: Path, shape: Shape) -> list[Timing]:
         first = _first_paint(page, address)
         print(f"{'first paint of the table of runs':42} {first:8.2f} s")
         print(
-            f"{'interaction':42} {'cold s':>8} {'warm s':>8} {'server s':>8} {'browser s':>9} {'sent kB':>8}"
+            f"{'interaction':42} {'cold s':>8} {'warm s':>8} {'server s':>8} "
+            f"{'browser s':>9} {'sent kB':>8}"
         )
         found = []
         for name, url in interactions(shape).items():

@@ -23,12 +23,13 @@ from ffn_probe.runs.measured import inputs
 
 T = TypeVar("T")
 
-RUNS = 512 << 20
-"""Bytes of sketches that all runs together keep."""
+RUNS = 768 << 20
+"""Bytes of sketches that all runs together keep; twice as many while they are being used."""
 VALUES = 256 << 20
 """Bytes of remembered values: comparisons, maps, tables."""
 _OPEN = 32  # runs that are remembered
 _FRESH = 1.0  # seconds in which a run that was found need not be looked for again
+_USED = 60.0  # seconds for which a run counts as being used
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class _Shelf:
         self.values = Memo(VALUES)
         self._folders = Folders(root)
         self._runs: OrderedDict[Path, tuple[Stamp, Run]] = OrderedDict()
+        self._asked: dict[Path, float] = {}
         self._paths: dict[str, Path] = {}
         self._found = -_FRESH
         self._lock = threading.Lock()
@@ -150,22 +152,25 @@ class _Shelf:
                 run = opened(path)
             self._runs[path] = stamp, run
             self._runs.move_to_end(path)
+            self._asked[path] = time.monotonic()
             while len(self._runs) > _OPEN:
-                self._runs.popitem(last=False)
+                del self._asked[self._runs.popitem(last=False)[0]]
         self.trim()
         return run
 
     def trim(self) -> None:
-        """Let the runs that were not asked for longest forget what they read."""
+        """Let the runs that were not asked for longest forget what they read.
+
+        Those that are being used are spared: they would read the same again and again.
+        """
+        now = time.monotonic()
         with self._lock:
-            runs = [run for _, run in self._runs.values()]
-        sizes = [run.nbytes for run in runs]
-        size = sum(sizes)
-        for run, own in zip(runs[:-1], sizes[:-1], strict=True):
-            if size <= RUNS:
-                return
-            run.forget()
-            size -= own
+            runs = [(now - self._asked[path], run) for path, (_, run) in self._runs.items()]
+        size = sum(run.nbytes for _, run in runs)
+        for age, run in runs[:-1]:
+            if size > (RUNS if age > _USED else 2 * RUNS):
+                size -= run.nbytes
+                run.forget()
 
 
 def is_paired(run: Run) -> bool:

@@ -35,7 +35,8 @@ SITE = ("layer", "block", "role", "expert")
 _SMALL = 48 << 20  # bytes unpacked; of a table below, any site can be read
 _GROUP = 32 << 20  # bytes unpacked; a row group above is too much for one site
 _PARTS = 16  # more are not opened for one site
-_KEPT = 48 << 20  # bytes of unpacked row groups that are kept
+_KEPT = 24 << 20  # bytes of unpacked row groups that are kept
+_PINNED = 8  # a row group may be kept for an eighth of its rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,15 +47,6 @@ class Place:
     group: int
     rows: Int64[np.ndarray, " rows"]
     folds: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a site: its part, its fold, its columns."""
-
-    path: Path
-    fold: int
-    columns: dict[str, Any]
 
 
 class Reader:
@@ -109,25 +101,26 @@ class Reader:
             small = not self.places or sum(self._sizes) <= _SMALL
             return small or (len(self.parts) <= _PARTS and max(self._sizes) <= _GROUP)
 
-    def rows(self, site: Site, columns: Sequence[str] | None = None) -> Iterator[Row]:
-        """Yield the rows of a site, with all columns or some.
+    def pieces(
+        self, site: Site, columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[Path, tuple[int, ...], pa.Table]]:
+        """Yield the rows of a site in pieces: the part, the fold of each row, the columns.
 
         Raises:
             RunError, SchemaError: a part cannot be read; the message names it.
         """
         chosen = tuple(TABLES[self.table].names if columns is None else columns)
         for place in self.places.get(site, ()):
-            # Taken, so that what is kept of a site does not keep the whole row group.
-            taken = self._group(place.part, place.group, chosen).take(place.rows)
-            for fold, row in zip(place.folds, rows_of(taken), strict=True):
-                yield Row(self.parts[place.part], fold, row)
+            group = self._group(place.part, place.group, chosen)
+            yield self.parts[place.part], place.folds, _rows(group, place.rows)
 
     def columns(self, site: Site, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield some columns of the rows of a site; raises as `rows`."""
-        return (row.columns for row in self.rows(site, names))
+        """Yield some columns of the rows of a site; raises as `pieces`."""
+        for _, _, data in self.pieces(site, names):
+            yield from rows_of(data)
 
     def whole(self) -> Iterator[tuple[Path, pa.Table]]:
-        """Yield every part whole; raises as `rows`."""
+        """Yield every part whole; raises as `pieces`."""
         what = f"reading {self.table} of {self.folder.name}"
         for path in told(what, self.parts):
             yield path, read_part(path, self.table)
@@ -153,6 +146,18 @@ class Reader:
     def nbytes(self) -> int:
         """Bytes of the row groups that are kept unpacked."""
         return self._size
+
+
+def _rows(group: pa.Table, rows: Int64[np.ndarray, " rows"]) -> pa.Table:
+    """Return some rows of a row group.
+
+    A copy, so that what is kept of a site does not keep the whole group; but of rows that
+    are a fair part of it the copy would cost more than it saves.
+    """
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == rows.size and rows.size * _PINNED >= group.num_rows:
+        return group.slice(first, rows.size)
+    return group.take(rows)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

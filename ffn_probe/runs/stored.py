@@ -1,14 +1,11 @@
 """Stored: the sketches of one table of a run, by site and fold, parsed when asked for."""
 
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
 
 from ffn_probe.anatomy import Site
 from ffn_probe.errors import SchemaError, SketchError
@@ -17,7 +14,8 @@ from ffn_probe.runs.reader import Reader
 from ffn_probe.runs.schema import KEYS, TABLES
 from ffn_probe.sketches.summary import merged_dtype
 
-_KEPT = 48 << 20  # bytes of parsed sketches that are kept, unless all are read at once
+_KEPT = 32 << 20  # bytes of parsed sketches that are kept, unless all are read at once
+_OBJECT = 500  # bytes of a sketch beside its arrays
 
 
 @runtime_checkable
@@ -116,33 +114,21 @@ class Stored:
         wanted = [name for name in TABLES[self.reader.table].names if name not in KEYS]
         size = 0
         folds: dict[int, Any] = {}
-        for row in self.reader.rows(site, wanted):
-            size += _bytes(row.columns)
-            _add(folds, row.fold, _parsed(self._kind, row.columns, row.path), row.path)
+        for path, listed, data in self.reader.pieces(site, wanted):
+            size += data.nbytes + _OBJECT * data.num_rows
+            for fold, row in zip(listed, rows_of(data), strict=True):
+                _add(folds, fold, _parsed(self._kind, row, path), path)
         return size, folds
 
     def _read(self) -> dict[Site, dict[int, Any]]:
         found: dict[Site, dict[int, Any]] = {}
         for path, data in self.reader.whole():
+            self._size += data.nbytes  # at most: windows are merged
             for row in rows_of(data):
                 site = Site(row["layer"], row["block"], row["role"], row["expert"])
                 sketch = _parsed(self._kind, row, path)
                 _add(found.setdefault(site, {}), row["fold"], sketch, path)
-        sizes = (_bytes(vars_of(s)) for folds in found.values() for s in folds.values())
-        self._size = sum(sizes)
         return found
-
-
-def vars_of(sketch: Any) -> dict[str, Any]:
-    """Return the fields of a sketch, whether it has slots or not."""
-    names = getattr(sketch, "__slots__", ())
-    return {name: getattr(sketch, name) for name in names}
-
-
-def _bytes(columns: Mapping[str, Any]) -> int:
-    return 300 + sum(
-        x.nbytes if isinstance(x, np.ndarray) else sys.getsizeof(x) for x in columns.values()
-    )
 
 
 def _add(folds: dict[int, Any], fold: int, sketch: Any, path: Path) -> None:

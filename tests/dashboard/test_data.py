@@ -147,9 +147,10 @@ def test_runs_forget_what_they_read_when_it_is_too_much(
     expected = one.measures()
     held = one.nbytes
     assert held > 10_000
-    monkeypatch.setattr("dashboard.data.RUNS", held // 2)
-    library.run("deep/er/new").measures(["rms"])
-    library.entries()
+    monkeypatch.setattr("dashboard.data.RUNS", held - 1)
+    library.run("deep/er/new")
+    assert one.nbytes == held  # it is being used
+    monkeypatch.setattr("dashboard.data._USED", -1.0)
     library.run("deep/er/new")
     assert one.nbytes == 0
     assert one.measures().equals(expected)
