@@ -83,7 +83,7 @@ def _definitions(drift: Drift) -> Section:
         _DEFINITION_HEAD, definitions(drift), right=("threshold",), wrap=True,
         folded="Statistics and thresholds",
     )  # fmt: skip
-    return Section("Definitions", (_METHOD, _READING), numbers=(defined,))
+    return Section("Definitions", (_METHOD, _READING), numbers=(defined,), general=True)
 
 
 def _made(drift: Drift) -> Section:

@@ -29,7 +29,7 @@ def paired_paper(story: Story, *, to: str) -> Paper:
     """
     told = story.attribution
     sign, kind = MARKS.get(told.status, ("", "WARN"))
-    made = [*sections(story), Section("How to read this", (_METHOD,))]
+    made = [*sections(story), Section("How to read this", (_METHOD,), general=True)]
     if story.path:
         made.append(Section("Make it again", code=rebuilding((story.path,), to)))
     return Paper(

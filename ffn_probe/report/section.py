@@ -88,7 +88,8 @@ class Section:
     """One heading of a report; `small` puts its charts beside each other.
 
     `legend` says how to read the charts. `cards` come before these, `lists` after the tables;
-    `code` is a command, to be copied as it stands.
+    `code` is a command, to be copied as it stands. What is `general` is said once where
+    several reports say the same.
     """
 
     title: str
@@ -100,3 +101,4 @@ class Section:
     lists: tuple[Names, ...] = ()
     code: str = ""
     legend: str = ""
+    general: bool = False

@@ -1,6 +1,8 @@
 """Several runs and comparisons as one report: the verdicts first, then each in full."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ffn_probe.report.paper import RANK, Banner, Paper
 from ffn_probe.report.section import Numbers, Section
@@ -17,7 +19,9 @@ def several_paper(parts: Sequence[Paper], command: str) -> Paper:
         parts: the reports.
         command: what makes the report again, "" when there is no such command.
     """
-    bare = tuple(_without_command(part) for part in parts) if command else tuple(parts)
+    general = _general(parts)
+    bare = tuple(_bare(part, general, command=bool(command)) for part in parts)
+    again = (Section("Make it again", code=command),) if command else ()
     shared = parts[0].sides[:1] if len({part.sides[0] for part in parts}) == 1 else ()
     return Paper(
         NAME,
@@ -28,7 +32,7 @@ def several_paper(parts: Sequence[Paper], command: str) -> Paper:
         _banner(parts),
         sections=(Section("Verdicts", numbers=(_verdicts(parts),)),),
         parts=bare,
-        closing=(Section("Make it again", code=command),) if command else (),
+        closing=(*general, *again),
     )
 
 
@@ -56,9 +60,14 @@ def _verdicts(parts: Sequence[Paper]) -> Numbers:
     return Numbers.of(_HEAD, rows, right=("no.",), wrap=True)
 
 
-def _without_command(paper: Paper) -> Paper:
-    kept = tuple(section for section in paper.sections if not section.code)
-    return Paper(
-        paper.name, paper.title, paper.heading, paper.sides, paper.how, paper.banner,
-        paper.notes, kept,
-    )  # fmt: skip
+def _general(parts: Sequence[Paper]) -> tuple[Section, ...]:
+    """Return what several parts say in the same words, once."""
+    said = Counter(s for part in parts for s in part.sections if s.general)
+    return tuple(section for section, times in said.items() if times > 1)
+
+
+def _bare(paper: Paper, general: tuple[Section, ...], *, command: bool) -> Paper:
+    """Return a part without what the whole says; without its command if that has one."""
+    kept = (section for section in paper.sections if section not in general)
+    sections = tuple(section for section in kept if not (command and section.code))
+    return replace(paper, sections=sections)

@@ -80,9 +80,10 @@ summary { cursor: pointer }
 @media (max-width: 600px) { body { padding: 16px 14px 48px } }
 @media print { .static[hidden] { display: block } .plot { display: none } }
 @media print { body { max-width: none; padding: 0; font-size: 11px }
-  h2 { break-after: avoid } tr, .note, .banner { break-inside: avoid }
+  h2, h3, h2 + p, h3 + p { break-after: avoid } tr, .note, .banner { break-inside: avoid }
   table, figcaption, .counts div { font-size: 9.5px } .counts b { font-size: 13px }
-  .counts { grid-template-columns: repeat(auto-fill, minmax(108px, 1fr)) }
+  .counts { grid-template-columns: repeat(7, 1fr); gap: 6px }
+  .counts div { padding: 6px 8px; min-width: 0 }
   h1 { font-size: 17px } h2 { font-size: 14px } h3 { font-size: 12px }
   .banner { font-size: 12px } code, pre { font-size: 9px } pre { break-inside: avoid }
   body > .dim { break-before: avoid } .parts { display: none }

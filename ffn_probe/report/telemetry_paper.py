@@ -63,7 +63,7 @@ def _definitions(told: Telemetry) -> Section:
         for m in map(measure, shown)
     ]
     defined = Numbers.of(_DEFINITION_HEAD, rows, wrap=True, folded="Measures")
-    return Section("Definitions", (_METHOD,), numbers=(defined,))
+    return Section("Definitions", (_METHOD,), numbers=(defined,), general=True)
 
 
 def _made(told: Telemetry) -> Section:

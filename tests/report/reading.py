@@ -44,7 +44,7 @@ def markdown_rows(text: str) -> list[list[str]]:
 
 def _shown(cell: str) -> str:
     plain = re.sub(r"<!-- -->|</?(?:code|sub)>", "", cell.strip())
-    return unescape(re.sub(r"\\(.)", r"\1", plain))
+    return unescape(re.sub(r"\\(.)", r"\1", plain)).replace("\xa0", " ")
 
 
 def read(shown: str) -> float:

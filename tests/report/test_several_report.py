@@ -110,6 +110,14 @@ def test_each_part_stands_behind_its_line_closed_when_nothing_is_wrong(folder: P
     assert markdown.count("<details>") == markdown.count("</details>")
 
 
+def test_what_all_parts_define_alike_is_defined_once(folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    assert text.count(">Definitions<") == 1
+    assert text.count(">Make it again<") == 1
+    assert text.count(">How to read this<") == 1
+    assert text.count("the 95th percentile of the differences") == 1
+
+
 def test_a_folder_holds_the_tables_of_all_parts_with_their_numbers(
     runs: list[Path], folder: Path
 ) -> None:
