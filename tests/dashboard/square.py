@@ -42,9 +42,7 @@ def values(kind: str, site: Site) -> list[np.ndarray]:
 def sites(kind: str, layers: int = LAYERS) -> list[Site]:
     roles = ("normed", "gate", "hidden", "out")
     roles += ("value",) if RUNS[kind][2] == "glu" else ()
-    return [
-        Site(layer, f"layers.{layer}.ffn", role) for layer in range(LAYERS) for role in roles
-    ]
+    return [Site(i, f"layers.{i}.ffn", role) for i in range(layers) for role in roles]
 
 
 def write(path: Path, kind: str, *, inputs: str = "same", layers: int = LAYERS) -> None:
