@@ -72,29 +72,25 @@ _OUTSIDE = (compiling, near_compiled, aside)
 
 @no_type_check
 def hand_over(module, slot, gradient, value):
-    """Hand a value over; return what takes its place (the same values)."""
-    return _handed(value, getattr(module, PORT), slot, gradient)
+    """Hand over an input or an output of a module."""
+    _hand(value, getattr(module, PORT), slot, gradient)
 
 
 @no_type_check
 def seen(value, port, slot, item):
-    """Hand over the result of a call, or one of its results; return what takes its place."""
-    gradient = port.specs[slot].gradient
-    if item < 0:
-        return _handed(value, port, slot, gradient)
-    found = list(value)
-    found[item] = _handed(value[item], port, slot, gradient)
-    return found if isinstance(value, list) else tuple(found)
+    """Hand over the result of a call, or one of its results; return the result."""
+    _hand(value if item < 0 else value[item], port, slot, port.specs[slot].gradient)
+    return value
 
 
 @no_type_check
-def _handed(value, port, slot, gradient):
+def _hand(value, port, slot, gradient):
     if not isinstance(value, Tensor) or not port.switches[slot].live:
-        return value
+        return
     if gradient and value.requires_grad and torch.is_grad_enabled():
-        return _Through.apply(value, port.number, slot)
-    torch.ops.ffn_probe.see(value, ORDER, port.number, slot)
-    return value
+        torch.ops.ffn_probe.mark(value, ORDER, port.number, slot)
+    else:
+        torch.ops.ffn_probe.see(value, ORDER, port.number, slot)
 
 
 @no_type_check
@@ -143,21 +139,3 @@ def _length(cache):
     if hasattr(cache, "get_seq_length"):
         return cache.get_seq_length()
     return cache[0][0].shape[-2] if isinstance(cache, tuple | list) and cache else -1
-
-
-@no_type_check
-class _Through(torch.autograd.Function):
-    """The identity; its gradient is handed over in the backward."""
-
-    @staticmethod
-    @no_type_check
-    def forward(ctx, value, number, slot):
-        ticket = torch.ops.ffn_probe.mark(value, ORDER, number, slot)
-        ctx.save_for_backward(ticket)
-        return value.view_as(value)
-
-    @staticmethod
-    @no_type_check
-    def backward(ctx, gradient):
-        torch.ops.ffn_probe.gradient(gradient, ORDER, ctx.saved_tensors[0])
-        return gradient, None, None

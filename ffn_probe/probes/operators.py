@@ -65,6 +65,22 @@ def _mark(value: Tensor, order: Tensor, port: Tensor, slot: int) -> Tensor:
     return torch.tensor(ticket)
 
 
+def _mark_and_hook(value: Tensor, order: Tensor, port: Tensor, slot: int) -> Tensor:
+    """Do the same above autograd: also when a compiler derives the backward from it.
+
+    The hook is traced into that backward then, with the whole gradient of the value.
+    """
+    with torch._C._AutoDispatchBelowAutograd():
+        ticket: Tensor = torch.ops.ffn_probe.mark(value, order, port, slot)
+
+    def take(gradient: Tensor) -> None:
+        torch.ops.ffn_probe.gradient(gradient, order, ticket)
+
+    if value.requires_grad and torch.is_grad_enabled():
+        value.register_hook(take)  # type: ignore[no-untyped-call]
+    return ticket
+
+
 @_disable_dynamo
 def _gradient(value: Tensor, order: Tensor, ticket: Tensor) -> None:
     del order
@@ -118,6 +134,7 @@ def _define() -> None:
         _LIBRARY.define(schema)
         _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
         torch.library.register_fake(f"ffn_probe::{name}", fake, lib=_LIBRARY)
+    _LIBRARY.impl("mark", _mark_and_hook, "Autograd")
 
 
 _define()

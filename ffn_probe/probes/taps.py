@@ -132,16 +132,11 @@ def _input_hook(slot, take, index, keyword, *, gradient):
     def on_input(module, args, kwargs):
         value = _argument(args, kwargs, index, keyword)
         if not isinstance(value, Tensor):
-            return None
-        if not compiling():
+            return
+        if compiling():
+            hand_over(module, slot, gradient, value)
+        else:
             aside(take, value)
-            return None
-        same = hand_over(module, slot, gradient, value)
-        if same is value:
-            return None
-        if keyword:
-            return args, {**kwargs, keyword: same}
-        return (*args[:index], same, *args[index + 1 :]), kwargs
 
     return on_input
 
@@ -153,12 +148,11 @@ def _output_hook(slot, take, index, *, gradient):
         del args
         value = _nth(output, index)
         if not isinstance(value, Tensor):
-            return None
-        if not compiling():
+            return
+        if compiling():
+            hand_over(module, slot, gradient, value)
+        else:
             aside(take, value)
-            return None
-        same = hand_over(module, slot, gradient, value)
-        return None if same is value else _with_nth(output, index, same)
 
     return on_output
 
@@ -179,16 +173,3 @@ def _nth(output, index):
     if isinstance(output, tuple | list):
         return output[index] if index < len(output) else None
     return None
-
-
-@no_type_check
-def _with_nth(output, index, value):
-    """Return an output with another tensor in the place that `_nth` reads."""
-    if isinstance(output, Tensor):
-        return value
-    if type(output) in {tuple, list}:
-        return type(output)(value if i == index else x for i, x in enumerate(output))
-    raise AttachError(
-        f"torch.compile cannot watch the gradient of a value inside a {type(output).__name__}; "
-        "leave its role out (roles=...), or record the gradients of the model uncompiled"
-    )
