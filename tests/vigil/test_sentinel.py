@@ -253,7 +253,7 @@ def test_of_one_alarm_or_none_there_is_no_order() -> None:
 
 def test_spikes_are_scored_as_in_the_stored_history() -> None:
     values = healthy(3000)
-    values[700], values[2600] = 7.0, 5.0
+    values[1700], values[2600] = 7.0, 5.0
     steps = np.arange(3000)
     stored = [a for a in metric_alarms("loss", steps, np.array(values)) if a.kind == "spike"]
     assert [s.alarm.value for s in told_of("loss", values)] == pytest.approx(
