@@ -86,6 +86,7 @@ def choices_part(
     cells: Cells,
     picks: Picks,
     options: tuple[Sequence[Option], Sequence[Option]],
+    problems: Sequence[str],
 ) -> list[Content]:
     """Return the recorded choices with what matters when one has to be deployed."""
     need, target = picks.need, picks.target
@@ -121,6 +122,7 @@ def choices_part(
             select("runs", "who", WHO, picks.who),
         ),
         html.P([html.B(said), " ", html.Span(_CHOICES, className="dim")]),
+        *(html.Div(problem, className="note") for problem in problems),
         table(head, rows, caption=caption, right=range(4, 16)),
     ]
 

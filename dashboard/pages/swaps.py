@@ -1,5 +1,6 @@
 """Swap lab: the 2 x 2 of recorded runs by norm and activation, and which to choose."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from dashboard.data import Library
 from dashboard.pages.swap_choices import WHO, choices_part, multiples_part
 from dashboard.pages.swapped import Cells, Picks, effects_part, validity_part
 from ffn_probe.anatomy import ROLES
+from ffn_probe.errors import FfnProbeError
 from ffn_probe.figures.choices import Candidate, Traits, candidate, traits
 from ffn_probe.figures.factorial import (
     CELLS,
@@ -67,7 +69,7 @@ def swaps(library: Library, query: Query) -> Page:
     cells = _cells(query, found, norms, acts)
     picks = _picks(library, cells, query)
     effects = _effects(library, cells, picks)
-    candidates = _candidates(library, found, cells, picks)
+    candidates, lost = _candidates(library, found, cells, picks)
     return page(
         "Swap lab",
         [("Runs", href("/"))],
@@ -79,7 +81,7 @@ def swaps(library: Library, query: Query) -> Page:
         *validity_part(library, cells),
         *effects_part(library, cells, picks, effects, query),
         *multiples_part(library, cells, picks),
-        *choices_part(candidates, cells, picks, (_NEEDS, _TARGETS)),
+        *choices_part(candidates, cells, picks, (_NEEDS, _TARGETS), lost),
         data=_twins(effects, candidates, cells, picks),
         command=_command(library, cells, picks.measure),
     )
@@ -169,15 +171,27 @@ def _levels(library: Library, name: str, picks: Picks) -> Content:
 
 def _candidates(
     library: Library, found: _Recorded, cells: Cells, picks: Picks
-) -> list[Candidate]:
-    """Return the recorded choices that are shown, those that do the job first."""
-    every = [name for ids in found.runs.values() for name in ids][:_MOST_RUNS]
-    names = every if picks.who == "all" else list(dict.fromkeys(cells.found))
+) -> tuple[list[Candidate], list[str]]:
+    """Return the recorded choices that are shown, those that do the job first, and problems."""
+    every = [name for ids in found.runs.values() for name in ids]
+    names = every[:_MOST_RUNS] if picks.who == "all" else list(dict.fromkeys(cells.found))
     target = float(picks.target)
-    made = [
-        candidate(name, _traits(library, name), key=picks.need, target=target) for name in names
-    ]
-    return sorted(made, key=lambda c: (not c.feasible, c.loss if c.loss == c.loss else 1e9))
+    made, lost = [], []
+    for name in names:
+        try:
+            told = _traits(library, name)
+        except FfnProbeError as error:
+            lost.append(f"{name} is left out: {error}")
+        else:
+            made.append(candidate(name, told, key=picks.need, target=target))
+    if picks.who == "all" and len(every) > _MOST_RUNS:
+        lost.append(f"Only the first {_MOST_RUNS} of {len(every)} runs are shown.")
+    ranked = sorted(made, key=lambda c: (not c.feasible, _or_last(c.loss)))
+    return ranked, lost
+
+
+def _or_last(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss
 
 
 def _traits(library: Library, name: str) -> Traits:

@@ -205,6 +205,15 @@ def test_runs_of_other_depths_are_compared_on_the_layers_they_share(tmp_path: Pa
     assert "effects are of the 1 of 2 layers that all cells have" in said
 
 
+def test_a_run_that_cannot_be_read_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    library = Library(square(tmp_path, "ln-gelu", zz="ln-gelu"))
+    for part in (tmp_path / "zz" / "quant").iterdir():
+        part.write_bytes(b"no parquet")
+    page = shown(library, "?who=all")
+    assert "zz is left out:" in text(page.content)
+    assert page.data["choices"]["run"].tolist() == ["ln-gelu"]
+
+
 def test_an_empty_folder_says_what_to_record(tmp_path: Path) -> None:
     page = shown(Library(tmp_path))
     assert "Nothing recorded yet" in text(page.content)

@@ -61,6 +61,14 @@ def test_levels_in_db_become_noise_over_signal(tmp_path: Path) -> None:
     assert added_unit(measure("crest")) == ""
 
 
+def test_a_mixture_holds_the_mean_over_its_experts(tmp_path: Path) -> None:
+    sites = {Site(0, "moe", "hidden", k): [x * (k + 1) for x in draws(k)] for k in range(3)}
+    (level,) = levels(make_run(tmp_path / "run", sites), "absmax", "hidden")
+    tops = [np.abs(np.concatenate(values)).max() for values in sites.values()]
+    assert level.value == pytest.approx(np.mean(tops))
+    assert len(level.folds) == 16
+
+
 def test_a_measure_of_channels_has_no_folds(tmp_path: Path) -> None:
     found = levels(run_of(tmp_path), "he_kurtosis", "hidden")
     assert [level.folds for level in found] == [{}, {}]
