@@ -296,7 +296,7 @@ def _ticks(figure: go.Figure, panels: Sequence[Panel], history: History, i: int)
     line = {"width": 2.5, "color": color}
     figure.add_scatter(
         x=[step for _, step in grouped], y=[kind for kind, _ in grouped], mode="markers",
-        marker={"symbol": "line-ns-open", "size": 13, "color": color, "line": line},
+        marker={"symbol": "line-ns-open", "size": 14 - 2 * i, "color": color, "line": line},
         yaxis=_place(panels, "alarms"), showlegend=False, name=escape(history.name),
         legendgroup=escape(history.name), text=[_told(listed) for listed in grouped.values()],
         hovertemplate="%{text}<extra>%{fullData.name}</extra>",

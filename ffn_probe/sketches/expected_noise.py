@@ -161,6 +161,8 @@ def _integrated(numbers: Float64[np.ndarray, " numbers"]) -> _Rounding:
 def _area(x: Float64[np.ndarray, " bins"], grid: _Rounding) -> Float64[np.ndarray, " bins"]:
     """Return the integral of (t - Q(t))^2 from 0 to x, a cubic between rounding thresholds."""
     at = np.searchsorted(grid.starts[1:], x, side="right")
-    rest = ((x - grid.numbers[at]) ** 3 - (grid.starts[at] - grid.numbers[at]) ** 3) / 3
-    area: np.ndarray = grid.before[at] + rest
+    number = grid.numbers[at]
+    right, left = x - number, grid.starts[at] - number
+    # Products: numpy's power of 3 takes ten times as long.
+    area: np.ndarray = grid.before[at] + (right * right * right - left * left * left) / 3
     return area
