@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
-from dash.exceptions import PreventUpdate
 
 from dashboard.components.page import Content, Page, attrs, href, problem, working
 from dashboard.data import Library
@@ -67,7 +66,7 @@ def _layout() -> Content:
         dcc.Store(id=TITLE),
         dcc.Store(id=TITLE_SET),
         dcc.Store(id=VERSION),
-        dcc.Interval(id=TICK, interval=_EVERY, disabled=True),
+        dcc.Interval(id=TICK, interval=_EVERY, max_intervals=0),
         html.A("To the content", href="#page", className="skip"),
         html.Header([
             html.Div([dcc.Link("ffn-probe", href="/", className="home"), tools],
@@ -115,7 +114,7 @@ def _connect(app: Dash, library: Library) -> None:
         Output(NAVIGATION, "children"),
         Output(EXPORTS, "children"),
         Output(TITLE, "data"),
-        Output(TICK, "disabled"),
+        Output(TICK, "max_intervals"),
         Output(TICK, "interval"),
         Output(VERSION, "data"),
         Input(URL, "pathname"),
@@ -123,18 +122,22 @@ def _connect(app: Dash, library: Library) -> None:
         Input(TICK, "n_intervals"),
         State(VERSION, "data"),
     )
-    def show(path: str | None, search: str | None, _: int | None, known: str | None) -> Any:
+    def show(path: str | None, search: str | None, ticks: int | None, known: str | None) -> Any:
         path, search = path or "/", search or ""
+        # One look at a time: the next is asked for with the answer to the last, or a slow
+        # answer would be passed over for the one after it, and so on.
+        next_tick = (ticks or 0) + 1
         made = work.get((path, search), lambda: _made(library, path, search))
         if isinstance(made, Progress):
             page, around = working(made), no_update
         else:
             page, around = made
             if ctx.triggered_id == TICK and page.version == known:
-                raise PreventUpdate
+                return *[no_update] * 4, next_tick, no_update, no_update
         files = exports(path, query_of(search), page)
         pace = _SOON if isinstance(made, Progress) else _EVERY
-        return page.content, around, files, page.title, not page.version, pace, page.version
+        looks = next_tick if page.version else 0
+        return page.content, around, files, page.title, looks, pace, page.version
 
     @app.callback(
         Output(URL, "href"),

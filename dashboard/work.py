@@ -19,7 +19,9 @@ WORKERS = 2
 PATIENCE = 15.0
 """Seconds after which nobody waits any more for what nobody asked for again."""
 KEPT = 8
-"""Results that wait for being asked for; a result is handed out and then forgotten."""
+"""Results that wait for being asked for, or for being asked for again at once."""
+AGAIN = 1.0
+"""Seconds for which a result is handed out again: a browser may have let go of the first."""
 _STARTING = Step("starting")
 _QUEUED = Step("waiting for other pages")
 
@@ -51,6 +53,7 @@ class _Job:
     step: Step = _QUEUED
     result: Any = None
     error: BaseException | None = None
+    taken: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -73,8 +76,10 @@ class Work(Generic[T]):
     PATIENCE seconds, as a page that was left, is dropped.
     """
 
-    def __init__(self, workers: int = WORKERS, *, patience: float = PATIENCE) -> None:
-        self._workers, self._patience = workers, patience
+    def __init__(
+        self, workers: int = WORKERS, *, patience: float = PATIENCE, again: float = AGAIN
+    ) -> None:
+        self._workers, self._patience, self._again = workers, patience, again
         self._jobs: dict[Hashable, _Job] = {}  # waiting, in the making, or done and not taken
         self._waiting: list[_Job] = []
         self._threads = 0
@@ -90,7 +95,8 @@ class Work(Generic[T]):
         if not job.done.wait(wait):
             return Progress(job.step, time.monotonic() - job.began)
         with self._changed:
-            if self._jobs.get(key) is job:
+            job.taken = job.taken or time.monotonic()
+            if job.error is not None and self._jobs.get(key) is job:
                 del self._jobs[key]
         if job.error is not None:
             raise job.error
@@ -101,7 +107,7 @@ class Work(Generic[T]):
         now = time.monotonic()
         with self._changed:
             job = self._jobs.get(key)
-            if job is None:
+            if job is None or (job.taken and now - job.taken > self._again):
                 job = self._jobs[key] = _Job(key, make, now, now)
                 self._waiting.append(job)
                 self._grow()
@@ -116,10 +122,13 @@ class Work(Generic[T]):
             threading.Thread(target=self._work, daemon=True, name="page").start()
 
     def _forget(self, now: float) -> None:
-        """Drop what nobody waits for, and of what is done and was not taken all but KEPT."""
+        """Drop what nobody waits for, what was taken, and of what is done all but KEPT."""
         for job in [j for j in self._waiting if now - j.asked > self._patience]:
             self._waiting.remove(job)
             del self._jobs[job.key]
+        for job in [j for j in self._jobs.values() if j.taken]:
+            if now - job.taken > self._again:
+                del self._jobs[job.key]
         done = sorted((j for j in self._jobs.values() if j.done.is_set()), key=_asked)
         for job in done[:-KEPT]:
             del self._jobs[job.key]

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -52,7 +53,8 @@ def asked(path: str, search: str) -> dict[str, object]:
         f"{id_}.{name}"
         for id_, name in (
             ("page", "children"), ("navigation", "children"), ("exports", "children"),
-            ("title", "data"), ("tick", "disabled"), ("tick", "interval"), ("version", "data"),
+            ("title", "data"), ("tick", "max_intervals"), ("tick", "interval"),
+            ("version", "data"),
         )
     ]  # fmt: skip
     pairs = [name.split(".") for name in outputs]
@@ -207,13 +209,20 @@ def test_what_is_not_there_is_not_served(address: str, path: str) -> None:
 
 
 def test_the_callbacks_answer_a_url_with_its_page(address: str) -> None:
+    """At once or, as long as it is in the making, with one more look to come."""
     body = asked("/compare", "?a=ln-gelu&b=ln-gelu")
     request = Request(
         address + "/_dash-update-component", json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )  # fmt: skip
-    answer = json.load(urlopen(request, timeout=60))["response"]
+    for _ in range(200):
+        answer = json.load(urlopen(request, timeout=60))["response"]
+        if answer["title"]["data"] != "One moment - ffn-probe":
+            break
+        assert answer["tick"]["max_intervals"] == 1
+        time.sleep(0.2)
     assert answer["title"]["data"] == "ln-gelu against ln-gelu - ffn-probe"
+    assert answer["tick"]["max_intervals"] == 0
 
 
 def test_a_failure_no_one_foresaw_becomes_a_page(

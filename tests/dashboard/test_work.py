@@ -62,14 +62,19 @@ def test_a_key_is_made_once_whoever_asks() -> None:
     assert answers == [1] * 8
 
 
-def test_a_result_is_handed_out_and_forgotten() -> None:
-    work, made = Work[int](), []
+def test_a_result_is_handed_out_again_at_once_and_then_forgotten() -> None:
+    work, made = Work[int](again=0.2), []
 
     def make() -> int:
         made.append(1)
         return len(made)
 
-    assert [work.get("key", make, wait=5) for _ in range(3)] == [1, 2, 3]
+    assert [work.get("key", make, wait=5) for _ in range(3)] == [1, 1, 1]
+    time.sleep(0.25)
+    assert work.get("key", make, wait=5) == 2
+    time.sleep(0.25)
+    work.get("other", make, wait=5)
+    assert set(work._jobs) == {"other"}
 
 
 def test_an_error_reaches_who_asked_and_the_next_call_tries_again() -> None:
@@ -117,7 +122,7 @@ def test_results_nobody_takes_do_not_pile_up() -> None:
     time.sleep(0.2)
     assert work.get("last", lambda: b"", wait=5) == b""
     work.get("look", lambda: b"", wait=5)
-    assert len(work._jobs) <= KEPT
+    assert len(work._jobs) <= KEPT + 1
 
 
 def test_steps_are_told_to_the_listener_only() -> None:
