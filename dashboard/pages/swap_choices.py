@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import reduce
 
+import pandas as pd
 from dash import dcc, html
 
 from dashboard.components.control import Option, controls, select
@@ -13,6 +15,7 @@ from dashboard.components.table import table
 from dashboard.data import Library
 from dashboard.pages.swapped import Cells, Picks
 from ffn_probe.figures.choices import Candidate
+from ffn_probe.figures.factorial import CELLS, SPREADS, Effects
 from ffn_probe.figures.multiples import multiples_chart, panels
 from ffn_probe.figures.numbers import decibels, number, percent
 from ffn_probe.runs import Run
@@ -143,3 +146,36 @@ def _choice(found: Candidate, cells: Cells) -> list[Content]:
         number(found.outlier_channels), percent(found.dead_share), number(found.spike_ratio),
         f"{found.parameters:,}" if found.parameters else "-", number(found.loss),
     ]  # fmt: skip
+
+
+# ---- twins ------------------------------------------------------------------------------
+
+
+def twins(
+    effects: tuple[Effects | None, tuple[Effects, ...]], candidates: Sequence[Candidate],
+    cells: Cells, picks: Picks,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Return the effects, the choices and the cells as tables; empty ones are left out."""
+    pooled, by_layer = effects
+    rows = []
+    for found in [*([pooled] if pooled else []), *by_layer]:
+        made = found.factorial
+        values = dict(zip((*made.factors, "interaction", "total"),
+                          (*made.main, made.interaction, made.total), strict=True))  # fmt: skip
+        for name, value in values.items():
+            rows.append({
+                "measure": picks.measure, "unit": made.unit, "role": picks.role,
+                "layer": found.layer, "effect": name, "value": value.value, "low": value.low,
+                "high": value.high, "interval": SPREADS[found.spread],
+                "separable": made.separable,
+                **dict(zip(CELLS, made.cells, strict=True)),
+            })  # fmt: skip
+    flat = [
+        {**{k: v for k, v in asdict(c).items() if k != "choice"}, "norm": c.choice.norm,
+         "activation": c.choice.activation}
+        for c in candidates
+    ]  # fmt: skip
+    runs = [{"cell": n, "choice": cells.title(n), "run": cells.runs[n]} for n in cells.names]
+    tables = {"effects": pd.DataFrame(rows), "choices": pd.DataFrame(flat),
+              "cells": pd.DataFrame(runs)}  # fmt: skip
+    return {name: frame for name, frame in tables.items() if len(frame)}

@@ -3,9 +3,8 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import pandas as pd
 from dash import dcc, html
 
 from dashboard.components.chosen import chosen
@@ -13,14 +12,13 @@ from dashboard.components.control import Option, controls, select
 from dashboard.components.page import Content, Page, Query, href, nothing, page
 from dashboard.components.table import table
 from dashboard.data import Library
-from dashboard.pages.swap_choices import WHO, choices_part, multiples_part
+from dashboard.pages.swap_choices import WHO, choices_part, multiples_part, twins
 from dashboard.pages.swapped import Cells, Picks, effects_part, validity_part
 from ffn_probe.anatomy import ROLES
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.figures.choices import Candidate, Traits, candidate, traits
 from ffn_probe.figures.factorial import (
     CELLS,
-    SPREADS,
     Choice,
     Effects,
     added_unit,
@@ -82,7 +80,7 @@ def swaps(library: Library, query: Query) -> Page:
         *effects_part(library, cells, picks, effects, query),
         *multiples_part(library, cells, picks),
         *choices_part(candidates, cells, picks, (_NEEDS, _TARGETS), lost),
-        data=_twins(effects, candidates, cells, picks),
+        data=twins(effects, candidates, cells, picks),
         command=_command(library, cells, picks.measure),
     )
 
@@ -282,32 +280,3 @@ def _quoted(library: Library, folder: str) -> str:
 def _command(library: Library, cells: Cells, name: str) -> str:
     paths = (shlex.quote(library.run(run).path) for run in dict.fromkeys(cells.found))
     return " && ".join(f"ffn-probe show {path} --measure {name}" for path in paths)
-
-
-def _twins(
-    effects: tuple[Effects | None, tuple[Effects, ...]], candidates: Sequence[Candidate],
-    cells: Cells, picks: Picks,
-) -> dict[str, pd.DataFrame]:  # fmt: skip
-    pooled, by_layer = effects
-    rows = []
-    for found in [*([pooled] if pooled else []), *by_layer]:
-        made = found.factorial
-        values = dict(zip((*made.factors, "interaction", "total"),
-                          (*made.main, made.interaction, made.total), strict=True))  # fmt: skip
-        for name, value in values.items():
-            rows.append({
-                "measure": picks.measure, "unit": made.unit, "role": picks.role,
-                "layer": found.layer, "effect": name, "value": value.value, "low": value.low,
-                "high": value.high, "interval": SPREADS[found.spread],
-                "separable": made.separable,
-                **dict(zip(CELLS, made.cells, strict=True)),
-            })  # fmt: skip
-    flat = [
-        {**{k: v for k, v in asdict(c).items() if k != "choice"}, "norm": c.choice.norm,
-         "activation": c.choice.activation}
-        for c in candidates
-    ]  # fmt: skip
-    runs = [{"cell": n, "choice": cells.title(n), "run": cells.runs[n]} for n in cells.names]
-    tables = {"effects": pd.DataFrame(rows), "choices": pd.DataFrame(flat),
-              "cells": pd.DataFrame(runs)}  # fmt: skip
-    return {name: frame for name, frame in tables.items() if len(frame)}
