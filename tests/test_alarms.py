@@ -78,6 +78,14 @@ def test_a_spike_is_one_alarm_with_its_largest_score() -> None:
     assert "loss 6 at step 1501 (4 steps)" in alarm.text
 
 
+@pytest.mark.parametrize(("score", "found"), [(6.9, 0), (7.1, 1)])
+def test_a_spike_begins_at_seven_standard_deviations(score: float, found: int) -> None:
+    loss = falling_loss()
+    before = loss[500:1500]
+    loss[1500] = before.mean() + score * before.std()
+    assert len(metric_alarms("loss", STEPS, loss)) == found
+
+
 def test_two_spikes_far_apart_are_two_alarms() -> None:
     loss = falling_loss()
     loss[[1400, 1900]] = 6.0
@@ -159,6 +167,18 @@ def test_noise_without_a_trend_raises_nothing() -> None:
     for seed in range(50):
         values = np.exp(np.random.default_rng(seed).normal(0, 1.0, 60))
         assert growth("a/hidden", WINDOWS, values, limits=("fp16",)) == ()
+
+
+def test_growth_that_is_mostly_noise_raises_nothing() -> None:
+    """The fit alone would forecast float16's limit within the time; its r2 is about 0.6."""
+    noises = [np.random.default_rng(seed).normal(0, 0.7, 60) for seed in range(20)]
+    made = [100 * 2 ** (WINDOWS / 1000 + np.clip(noise, -2, 2)) for noise in noises]
+    fits = [exponential(WINDOWS[30:], values[30:]) for values in made]
+    loose = [v for v, fit in zip(made, fits, strict=True) if fit is not None and fit.r2 < 0.75]
+    assert len(loose) > 10
+    assert {growth("a/hidden", WINDOWS, values) for values in loose} == {()}
+    calm = 100 * 2 ** (WINDOWS / 1000)
+    assert [a.kind for a in growth("a/hidden", WINDOWS, calm)] == ["growth"]
 
 
 def test_growth_that_is_far_from_the_limit_raises_nothing() -> None:
