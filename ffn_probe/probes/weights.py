@@ -12,8 +12,8 @@ from ffn_probe.discover.matrices import read_matrix
 from ffn_probe.errors import ModelError
 from ffn_probe.runs import WHOLE
 
-_ROWS = 1024
-"""Rows of a matrix that are taken to float32 at once."""
+_AT_ONCE = 1 << 22
+"""Numbers that are taken to float32 at once."""
 
 _MOST_EXPERTS = 1024
 """Of a model with more experts in all, the weights of experts are left out: gigabytes."""
@@ -94,17 +94,22 @@ def _norms(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return the norms of the rows and of the columns."""
     squares = torch.zeros(weight.shape[1], device=weight.device)
     rows = []
-    for part in torch.split(weight, _ROWS):
+    for part in torch.split(weight, _rows(weight)):
         square = part.float() ** 2
         rows.append(square.sum(1))
         squares += square.sum(0)
     return _host(torch.cat(rows).sqrt()), _host(squares.sqrt())
 
 
+def _rows(weight: Tensor) -> int:
+    return max(1, _AT_ONCE // weight.shape[1])
+
+
 def _cosines(
     gate: Tensor, up: Tensor, norm_gate: np.ndarray, norm_up: np.ndarray
 ) -> np.ndarray:
-    pairs = zip(torch.split(gate, _ROWS), torch.split(up, _ROWS), strict=True)
+    few = _rows(up)
+    pairs = zip(torch.split(gate, few), torch.split(up, few), strict=True)
     dots = _host(torch.cat([(g.float() * u.float()).sum(1) for g, u in pairs]))
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = dots / (norm_gate * norm_up)

@@ -127,12 +127,15 @@ def test_a_text_is_read_by_the_models_tokenizer(tmp_path: Path) -> None:
     assert (made.manifest.steps, made.manifest.tokens) == (2, 2 * 3 * 16)
     from transformers import AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(minilm())(words.read_text(), add_special_tokens=False)
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
+    ids = tokenizer(words.read_text(), add_special_tokens=False)
     top = made.summary(made.sites[0]).extremes.top
     read = ids["input_ids"]
     for row in top:
         place = row["step"] * 48 + row["sequence"] * 16 + row["position"]
         assert read[place] == row["token"]
+        text = made.manifest.vocabulary[str(row["token"])]
+        assert text == tokenizer.decode([row["token"]])
 
 
 @pytest.mark.parametrize(
