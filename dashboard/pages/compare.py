@@ -44,10 +44,11 @@ def compared(library: Library, query: Query) -> Page:
     rows = library.once(
         f"rows {view.aspect} {sort}", (a, b), lambda: listed(drift, view.aspect, sort)
     )
+    failing = chosen(query, "only", ONLY) == "fail"
     shown = library.once(
-        f"table {view.aspect} {sort} {everything}",
+        f"table {view.aspect} {sort} {everything} {failing}",
         (a, b),
-        lambda: sites_table(rows, a, b, everything=everything),
+        lambda: sites_table(rows, a, b, everything=everything, failing=failing),
     )
     counts = _tried(library, drift, query)
     return page(
@@ -62,7 +63,7 @@ def compared(library: Library, query: Query) -> Page:
         _choices(query),
         html.Div(
             shown,
-            className="only-fail" * (chosen(query, "only", ONLY) == "fail"),
+            className="only-fail" * failing,
         ),
         *_settings(drift, a, b),
         *_one_sided(drift),

@@ -55,13 +55,28 @@ def listed(drift: Drift, aspect: str, sort: str) -> list[Row]:
     return sorted(found, key=lambda row: row.change.severity, reverse=True)
 
 
-def sites_table(rows: Sequence[Row], a: str, b: str, *, everything: bool) -> Content:
-    """Return the rows as a table; their statuses follow the slider over the thresholds."""
-    shown = rows[: _MOST if everything else _FEW]
-    caption = f"{len(rows):,} sites, each with its worst change."
-    if len(shown) < len(rows):
-        caption = f"{len(shown):,} of {len(rows):,} sites, each with its worst change."
-    cells = [_cells(row, a, b) for row in shown]
+def sites_table(
+    rows: Sequence[Row], a: str, b: str, *, everything: bool, failing: bool
+) -> Content:
+    """Return the rows as a table; their statuses follow the slider over the thresholds.
+
+    Where only what fails is asked for, the style sheet hides what passes at the slider's
+    thresholds; the rows are then the worst ones, in the same order.
+    """
+    most = _MOST if everything else _FEW
+    kept: Sequence[int] = range(min(most, len(rows)))
+    if failing and len(rows) > most:
+        ranked = sorted(
+            range(len(rows)), key=lambda i: rows[i].tolerance.warns_below, reverse=True
+        )
+        kept = sorted(ranked[:most])
+    cells = [_cells(rows[i], a, b) for i in kept]
+    number_of = f"{len(rows):,} sites"
+    if len(cells) < len(rows):
+        number_of = f"{len(cells):,} of {number_of}"
+    caption = f"{number_of}, each with its worst change."
+    if failing:
+        caption = f"Of {number_of}, those that do not pass, each with its worst change."
     return table(_HEAD, cells, caption=caption, right=_NUMBERS)
 
 

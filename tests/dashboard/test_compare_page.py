@@ -219,16 +219,32 @@ def test_a_mixture_drifts_as_long_as_any_of_its_experts_does() -> None:
 
 
 def test_eighty_layers_are_a_bounded_page() -> None:
-    """200 rows at first, all on demand; words, data and colours of 560 sites in 700 kB."""
+    """200 rows at first; words, data and colours of 560 sites in 700 kB."""
     sites = library(large())
     page = shown(sites)
     assert len(sites_of(page)) == 200
     assert "200 of 560 sites" in text(page.content)
-    assert len(sites_of(shown(sites, "&rows=all"))) == 560
     assert len(page.data["sites"]()) == 560
     assert len(json.dumps(page.content, cls=PlotlyJSONEncoder)) < 700_000
     (graph,) = of(page.content, "Graph")
     assert len(graph.figure.layout.xaxis.tickvals) <= 24
+
+
+def test_all_rows_are_shown_on_demand() -> None:
+    sites = library(large(30))
+    assert len(sites_of(shown(sites))) == 200
+    assert len(sites_of(shown(sites, "&rows=all"))) == 210
+
+
+def test_of_what_fails_the_worst_are_shown_in_the_order_asked_for() -> None:
+    page = shown(library(large(30)), "&only=fail&sort=depth")
+    found = [row[1] for row in sites_of(page)]
+    assert len(found) == 200
+    assert "Of 200 of 210 sites, those that do not pass" in text(page.content)
+    layers = [int(name.split()[1]) for name in found]
+    assert layers == sorted(layers)
+    assert layers[-1] == 29
+    assert layers.count(0) < 7
 
 
 def test_names_from_runs_are_text() -> None:
