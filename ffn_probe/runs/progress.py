@@ -51,8 +51,9 @@ def tell(what: str, done: int = 0, total: int = 0) -> None:
 
 
 def told(what: str, items: Iterable[T], *, total: int | None = None) -> Iterator[T]:
-    """Yield the items, telling before each how many are done."""
+    """Yield the items, telling before each how many are done; of one alone, only that it is."""
     count = total if total is not None else len(items) if isinstance(items, Sized) else 0
+    count = count if count > 1 else 0
     for done, item in enumerate(items):
-        tell(what, done, count)
+        tell(what, done if count else 0, count)
         yield item

@@ -130,7 +130,9 @@ def test_steps_are_told_to_the_listener_only() -> None:
     assert list(told("reading", "ab")) == ["a", "b"]
     with told_to(heard.append):
         assert list(told("reading", "ab")) == ["a", "b"]
+        assert list(told("opening", "c")) == ["c"]
         tell("drawing")
     tell("nobody hears")
-    assert [str(step) for step in heard] == ["reading: 0 of 2", "reading: 1 of 2", "drawing"]
-    assert [step.share for step in heard] == [0.0, 0.5, None]
+    said = ["reading: 0 of 2", "reading: 1 of 2", "opening", "drawing"]
+    assert [str(step) for step in heard] == said
+    assert [step.share for step in heard] == [0.0, 0.5, None, None]
