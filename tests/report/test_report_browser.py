@@ -1,9 +1,11 @@
 """Reports in a real browser: on screen, on paper, as PDF and PNG, with plotly, without."""
 
+import json
 import re
 import struct
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 from playwright.sync_api import Browser
 
@@ -11,6 +13,7 @@ from ffn_probe.compare import Drift, compare
 from ffn_probe.errors import FfnProbeError
 from ffn_probe.report import browser as pages
 from ffn_probe.report import report
+from ffn_probe.report.interactive import _data
 from tests.report.browsing import MISPLACED, WIDER
 from tests.report.made_drifts import deep_drift, evil_drift, evil_run
 
@@ -144,6 +147,16 @@ def test_a_policy_allows_the_scripts_of_the_page_alone(
     assert page.title() != "run"
     assert seen == []
     page.close()
+
+
+def test_no_figure_ends_the_element_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = go.Figure()
+    monkeypatch.setattr(go.Figure, "to_json", lambda _: '["</script><script>1"]')
+    held = _data("plot-1", figure)
+    assert held.count("<") == 2
+    assert json.loads(held.partition(">")[2].removesuffix("</script>")) == [
+        "</script><script>1"
+    ]
 
 
 # ---- PDF and PNG ------------------------------------------------------------------------

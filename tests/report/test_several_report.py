@@ -195,5 +195,9 @@ def test_a_shell_reads_a_path_as_it_is(path: str) -> None:
     assert done.stdout.decode().removeprefix("./") == path
 
 
+def test_a_path_is_not_taken_for_an_option() -> None:
+    assert quoted("-x") == "./-x"
+
+
 def test_a_path_that_is_no_text_is_written_as_bytes() -> None:
     assert rebuilding(["\udcff"], "x.md") == r"ffn-probe report $'\xff' --to x.md"

@@ -59,7 +59,12 @@ def test_every_map_has_a_cell_a_site_and_its_numbers(text: str) -> None:
 
 def test_the_site_of_the_largest_value_stands_out(tmp_path: Path) -> None:
     told = Telemetry.of(run_of(tmp_path / "a"))
-    first = standouts(told.measures, 3)[0]
+    found_sites = standouts(told.measures, 3)
+    assert [len(one.measures) for one in found_sites] == sorted(
+        (len(one.measures) for one in found_sites), reverse=True
+    )
+    first = found_sites[0]
+    assert len(first.measures) > len(found_sites[-1].measures)
     assert first.site == LOUD
     found = dict(first.measures)
     assert found["absmax"] == 500.0
