@@ -23,6 +23,7 @@ from ffn_probe.probes.audit import (
     unreached,
 )
 from ffn_probe.probes.counting import Counting
+from ffn_probe.probes.first_step import FirstStep
 from ffn_probe.probes.inputs import continues, grids_of, input_hash
 from ffn_probe.probes.metrics import kept, read_numbers
 from ffn_probe.probes.observe import Observer, Watching
@@ -73,6 +74,7 @@ class Probe:
         self._weights = list(weights)  # rows of the first window
         self._texts = texts
         self._tokens: Counter[int] = Counter()  # ids among the largest values
+        self._first_step = FirstStep(model)
         self._weight_watch = weight_watch
         self._telling = telling or Telling(alarms=False)
 
@@ -86,8 +88,9 @@ class Probe:
             stack.callback(writer.discard)
             hooks = stack.enter_context(ExitStack())
             model = self.model
-            gradients, receive = self.observer.watching.gradients, self.observer.receive
-            wiring = Wiring(receive, self._awake, hooks, self._switch, gradients)
+            watching, receive = self.observer.watching, self.observer.receive
+            options = (watching.gradients, watching.roles)
+            wiring = Wiring(receive, self._awake, hooks, self._switch, *options)
             watch_model(model, self._before, self._after, wiring)
             install(model, self._watched, wiring)
             self._stack = hooks.pop_all()
@@ -184,6 +187,12 @@ class Probe:
             return self._recomputed and self.observer.watching.gradients
         return self._live
 
+    @property
+    def _first_step_runs(self) -> bool:
+        if self._windows:
+            return False
+        return self._first_step.may_run(self._counting.pending, self._counting.window)
+
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if recomputing():
             return
@@ -194,7 +203,7 @@ class Probe:
             counting, grids = self._counting, grids_of(args, kwargs)
             starts = not any(continues(g, kwargs) for g in grids[:1])
             if starts:
-                if not counting.told and counting.full:
+                if not counting.told and counting.full and not self._first_step_runs:
                     self._flush()
                 counting.batch()
             self._live = self._recomputed = counting.live

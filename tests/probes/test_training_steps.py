@@ -86,6 +86,20 @@ def test_a_first_step_longer_than_a_window_is_one_step_when_it_is_said(tmp_path:
         assert [(a, b) for a, b, _ in spans(probe.run)] == expected
 
 
+def test_a_loop_that_never_says_its_steps_has_a_window_of_forwards_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """After the optimizer's first step nobody waits for a call of `step`."""
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with fp.attach(model, to=tmp_path / "run", example=tokens(), window=2) as probe:
+        for k in range(8):
+            loss_of(model(**tokens(seed=k)), tokens(seed=k)).backward()
+            if k >= 4:
+                optimizer.step()
+    assert [(a, b) for a, b, _ in spans(probe.run)] == [(0, 4), (5, 6), (7, 7)]
+
+
 def test_steps_between_the_watched_ones_are_not_counted_into_windows(tmp_path: Path) -> None:
     run = train(tiny(), tmp_path / "run", steps=9, parts=2, every=3, window=2)
     # Of step 0 one forward of two is seen: only the call of `step` says that it had two.
