@@ -77,7 +77,8 @@ def _choice(library: Library) -> Page:
     if not found:
         how = _COMMAND.format(to=_quoted(library, "pair"))
         text = "No run of this folder holds two models on the same inputs. Make one:"
-        return page("Explain", [("Runs", href("/"))], nothing("Nothing to explain yet", text,
+        return page("Explain", [("Runs", href("/"))], html.H1("Explain"),
+                    nothing("Nothing to explain yet", text,
                     command=how), command=how)  # fmt: skip
     rows = [[dcc.Link(id_, href=href("/explain", run=id_))] for id_ in found]
     return page(
@@ -100,6 +101,7 @@ def _telemetry(library: Library, name: str) -> Page:
     return page(
         f"Explain {name}",
         [("Runs", href("/")), (name, href("/run", run=name))],
+        html.H1(f"Explain {name}"),
         nothing(
             "This run holds one model",
             f"{name} is the telemetry of one model. What made another one drift is told by a "

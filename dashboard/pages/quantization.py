@@ -69,7 +69,7 @@ def quantization(library: Library, query: Query) -> Page:
             raise UnknownName.of("run of one model", name, _singles(library))
     sides = [_side(library, name) for name in dict.fromkeys(names)]
     if not any(side.sites for side in sides):
-        return page("Quantization", [("Runs", href("/"))],
+        return page("Quantization", [("Runs", href("/"))], html.H1("Quantization"),
                     nothing("Nothing recorded yet", f"{names[0]} holds no site."))  # fmt: skip
     view, picks = _picks(sides, query)
     shown = [_chosen(library, side, view, picks) for side in sides]
@@ -123,8 +123,9 @@ def _singles(library: Library) -> list[str]:
 def _choice(library: Library) -> Page:
     found = _singles(library)
     if not found:
-        how = f"ffn-probe record MODEL --data FILE --to {library.root / 'base'}"
-        return page("Quantization", [("Runs", href("/"))],
+        folder = shlex.quote(str(library.root / "base"))
+        how = f"ffn-probe record MODEL --data FILE --to {folder}"
+        return page("Quantization", [("Runs", href("/"))], html.H1("Quantization"),
                     nothing("No run yet", "Record one:", command=how), command=how)  # fmt: skip
     rows = [[dcc.Link(name, href=href("/quantization", a=name))] for name in found]
     return page("Quantization", [("Runs", href("/"))], html.H1("Whose formats?"),

@@ -61,8 +61,8 @@ def swaps(library: Library, query: Query) -> Page:
     if not found.runs:
         how = f"ffn-probe record MODEL --data FILE --to {_quoted(library, 'base')}"
         text = "The lab compares recorded runs of one model each. Record some:"
-        said = nothing("Nothing recorded yet", text, command=how)
-        return page("Swap lab", [("Runs", href("/"))], said, command=how)
+        said = [html.H1("Swap lab"), nothing("Nothing recorded yet", text, command=how)]
+        return page("Swap lab", [("Runs", href("/"))], *said, command=how)
     norms, acts = _pair(query, "norm", found.norms), _pair(query, "act", found.activations)
     cells = _cells(query, found, norms, acts)
     picks = _picks(library, cells, query)

@@ -62,11 +62,11 @@ def likeness_chart(blocks: Sequence[BlockAttribution], *, chosen: str = "") -> g
             hoverinfo="skip",
         )
     )  # fmt: skip
-    figure.update_yaxes(title="linear CKA of the outputs (1: alike)", range=[0, 1.02])
+    figure.update_yaxes(title="linear CKA (1: alike)", range=[0, 1.02])
     words = [f"layer {b.layer} {escape(b.block)}: CKA {_two(b.cka)}" for b in blocks]
     cover(figure, blocks, words, (0.0, 1.0))
     by_layer(figure, blocks, chosen=chosen)
-    return framed(figure, height=280, legend=False)
+    return framed(figure, height=280, legend=False, barmode="overlay")
 
 
 def cover(

@@ -131,6 +131,7 @@ def test_the_twin_holds_the_numbers_of_the_attribution() -> None:
 def test_a_run_of_one_model_says_how_to_make_a_pair() -> None:
     page = shown("ln-gelu")
     assert "ffn-probe replay REFERENCE CANDIDATE" in text(page.content)
+    assert [text(h) for h in of(page.content, "H1")] == ["Explain ln-gelu"]
     assert links(page.content)["planted"] == "/explain?run=planted"
     assert not page.data
 

@@ -217,6 +217,7 @@ def test_a_run_that_cannot_be_read_is_left_out_with_the_reason(tmp_path: Path) -
 def test_an_empty_folder_says_what_to_record(tmp_path: Path) -> None:
     page = shown(Library(tmp_path))
     assert "Nothing recorded yet" in text(page.content)
+    assert [text(h) for h in of(page.content, "H1")] == ["Swap lab"]
     assert page.command.startswith("ffn-probe record")
 
 

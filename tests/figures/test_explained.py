@@ -121,7 +121,14 @@ def test_the_chosen_block_is_in_brackets_and_between_lines() -> None:
 
 
 def test_likeness_leaves_a_gap_where_it_is_not_known() -> None:
-    assert list(likeness_chart([block(0, cka=0.5), block(1)]).data[0].y) == [0.5, None]
+    figure = likeness_chart([block(0, cka=0.5), block(1)])
+    assert list(figure.data[0].y) == [0.5, None]
+
+
+@pytest.mark.parametrize("draw", [depth_chart, likeness_chart, patching_chart])
+def test_bars_stand_over_their_layer_whatever_answers_to_the_pointer(draw: object) -> None:
+    figure = draw([block(0, local_db=20.0, cka=0.5)])  # type: ignore[operator]
+    assert figure.layout.barmode == "overlay"
 
 
 # ---- stages -----------------------------------------------------------------------------
