@@ -13,7 +13,15 @@ from dashboard.components.page import Content, Page, Query, attrs, href, page, p
 from dashboard.components.table import status, table
 from dashboard.components.threshold import AS_JUDGED, Counts, followed, multiplier_of, slider
 from dashboard.data import Library
-from dashboard.pages.compare_sites import ONLY, ROWS, SORT, listed, sites_frame, sites_table
+from dashboard.pages.compare_sites import (
+    ONLY,
+    ROWS,
+    SORT,
+    Row,
+    listed,
+    sites_frame,
+    sites_table,
+)
 from ffn_probe.anatomy import Site
 from ffn_probe.compare import ASPECTS, Drift
 from ffn_probe.compare.tolerance import MULTIPLIERS
@@ -40,16 +48,7 @@ def compared(library: Library, query: Query) -> Page:
         return problem("Choose two runs", "A comparison takes a reference and a candidate.")
     drift = library.drift(a, b)
     view = _view(drift, query)
-    sort, everything = chosen(query, "sort", SORT), chosen(query, "rows", ROWS) == "all"
-    rows = library.once(
-        f"rows {view.aspect} {sort}", (a, b), lambda: listed(drift, view.aspect, sort)
-    )
-    failing = chosen(query, "only", ONLY) == "fail"
-    shown = library.once(
-        f"table {view.aspect} {sort} {everything} {failing}",
-        (a, b),
-        lambda: sites_table(rows, a, b, everything=everything, failing=failing),
-    )
+    rows, table_of_sites = _sites(library, drift, view, query)
     counts = _tried(library, drift, query)
     return page(
         f"{a} against {b}",
@@ -61,10 +60,7 @@ def compared(library: Library, query: Query) -> Page:
         *_map(library, drift, view, query, counts.get(view.aspect, _NONE)),
         html.H2("Sites" + f": {view.aspect}" * bool(view.aspect)),
         _choices(query),
-        html.Div(
-            shown,
-            className="only-fail" * failing,
-        ),
+        table_of_sites,
         *_settings(drift, a, b),
         *_one_sided(drift),
         data={
@@ -229,6 +225,24 @@ def _missing(drift: Drift) -> list[Content]:
 
 
 # ---- the table, the settings, what is on one side ---------------------------------------
+
+
+def _sites(
+    library: Library, drift: Drift, view: View, query: Query
+) -> tuple[list[Row], Content]:
+    """Return the sites in the order that is asked for, and their table."""
+    a, b = query["a"], query["b"]
+    sort, everything = chosen(query, "sort", SORT), chosen(query, "rows", ROWS) == "all"
+    failing = chosen(query, "only", ONLY) == "fail"
+    rows = library.once(
+        f"rows {view.aspect} {sort}", (a, b), lambda: listed(drift, view.aspect, sort)
+    )
+    shown = library.once(
+        f"table {view.aspect} {sort} {everything} {failing}",
+        (a, b),
+        lambda: sites_table(rows, a, b, everything=everything, failing=failing),
+    )
+    return rows, html.Div(shown, className="only-fail" * failing)
 
 
 def _choices(query: Query) -> Content:
