@@ -71,9 +71,17 @@ def opened(path: Path) -> Run:
         RunError: there is no run, or its manifest cannot be read, or leads elsewhere.
     """
     manifest = path / MANIFEST
-    if manifest.is_symlink() and not manifest.resolve().is_relative_to(path.resolve()):
+    try:
+        inside = not manifest.is_symlink() or _leads_into(manifest, path)
+    except OSError as error:
+        raise RunError(f"cannot look into {path}: {error.strerror or error}") from error
+    if not inside:
         raise RunError(f"{manifest} leads out of the run folder; a run holds plain files only")
     return Run.open(path)
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    return link.resolve().is_relative_to(folder.resolve())
 
 
 def listed(path: Path) -> Stamp:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from tests.dashboard.hostile import (
     GOOD,
     IMAGE,
     REFUSED,
+    SAMPLES,
     SCRIPT,
     SECRET,
     SHOWN,
     bomb,
     make_folder,
+    part,
 )
 from tests.dashboard.trees import of, text
+from tests.runs.nobody import as_nobody
 
 CASES = [
     (name, path)
@@ -115,6 +119,37 @@ def _flat(drawn: str) -> str:
         trace.pop("customdata", None)
         trace.pop("ids", None)
     return json.dumps(json.dumps(data))[1:-1]
+
+
+def test_what_may_not_be_read_says_so_and_hides_nothing_else() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        for run in ("door", "manifest", "part", "good"):
+            shutil.copytree(SAMPLES / GOOD, root / run)
+        (root / "manifest" / "run.json").chmod(0)
+        part(root / "part", "moments").chmod(0)
+        (root / "door").chmod(0)
+        said = as_nobody(_looked, root)
+        (root / "door").chmod(0o755)
+    found = dict(line.split(": ", 1) for line in said.splitlines())
+    assert "Permission denied" in found["door"]
+    assert "Permission denied" in found["manifest"]
+    assert "Permission denied" in found["part"]
+    assert found["good"] == "read"
+
+
+def _looked(root: Path) -> str:
+    """Return what happens to each run of a folder."""
+    said = []
+    library = Library(root)
+    for entry in library.entries():
+        try:
+            library.run(entry.id).measures(["rms"])
+            said.append(f"{entry.id}: read")
+        except FfnProbeError as error:
+            said.append(f"{entry.id}: {error}".replace("\n", " "))
+    return "\n".join(said)
 
 
 # ---- addresses --------------------------------------------------------------------------
