@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ffn_probe.anatomy import Block, Norm, Site, Tap
@@ -59,12 +60,7 @@ def test_every_map_has_a_cell_a_site_and_its_numbers(text: str) -> None:
 
 def test_the_site_of_the_largest_value_stands_out(tmp_path: Path) -> None:
     told = Telemetry.of(run_of(tmp_path / "a"))
-    found_sites = standouts(told.measures, 3)
-    assert [len(one.measures) for one in found_sites] == sorted(
-        (len(one.measures) for one in found_sites), reverse=True
-    )
-    first = found_sites[0]
-    assert len(first.measures) > len(found_sites[-1].measures)
+    first = standouts(told.measures, 3)[0]
     assert first.site == LOUD
     found = dict(first.measures)
     assert found["absmax"] == 500.0
@@ -76,6 +72,20 @@ def test_the_site_of_the_largest_value_stands_out(tmp_path: Path) -> None:
     assert rows["largest magnitude"][1:] == ["500", "unit of the tensor", "1", "hidden",
                                              "layers.1.mlp"]  # fmt: skip
     assert rows["crest factor"][3:5] == ["1", "hidden"]
+
+
+def test_the_site_with_most_extremes_comes_first_and_low_may_be_extreme() -> None:
+    lines = [
+        (0, "gate", "crest", 9.0), (1, "gate", "crest", 3.0), (0, "gate", "absmax", 1.0),
+        (1, "gate", "absmax", 7.0), (0, "gate", "headroom_fp16", 90.0),
+        (1, "gate", "headroom_fp16", 4.0), (1, "gate", "dead_share", 0.0),
+    ]  # fmt: skip
+    frame = pd.DataFrame(lines, columns=["layer", "role", "measure", "value"])
+    frame = frame.assign(block="m", expert=-1, unit="1")
+    found = standouts(frame, 5)
+    assert [one.site.layer for one in found] == [1, 0]
+    assert found[0].measures == (("absmax", 7.0), ("headroom_fp16", 4.0))
+    assert found[1].measures == (("crest", 9.0),)
 
 
 def test_counts_of_none_do_not_stand_out() -> None:
