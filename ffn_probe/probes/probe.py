@@ -224,10 +224,10 @@ class Probe:
         span = self._counting.new_window()
         tables = self.observer.tables(self._windows)
         trends = trend_rows(tables, self.blocks, window=self._windows, steps=span)
-        metrics = self._read_metrics(span[1])
         self._note_silence()
-        if not any(tables.values()) and not metrics:
+        if not any(tables.values()) and not self._metrics:
             return
+        metrics = self._read_metrics(span[1])
         for line in tables.get("extremes", ()):
             self._tokens.update(line["top_token"].tolist())
         rows: dict[str, Sequence[Mapping[str, Any]]]
