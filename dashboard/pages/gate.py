@@ -57,7 +57,7 @@ def gate(library: Library, query: Query) -> Page:
         _TITLE,
         crumbs(sides),
         *heading(f"{_TITLE}, layer {block.layer}", sides),
-        *(html.P(f"{x.side.title}: {told(x.facts, x.block.activation)}") for x in found),
+        *(html.P(f"{x.title}: {told(x.facts, x.block.activation)}") for x in found),
         *_lost(sides, found),
         controls(
             select("Layer", "layer", block_options(blocks), layer),

@@ -32,6 +32,11 @@ class Inside:
     facts: dict[str, float]
     neurons: Neurons | None
 
+    @property
+    def title(self) -> str:
+        """The run and, of a mixture, which expert is shown."""
+        return self.side.title + (f", expert {self.expert}" if self.expert >= 0 else "")
+
 
 def experts_of(side: Side, block: Block) -> list[int]:
     """Return the experts of a block whose gate was recorded; -1 for a dense block."""

@@ -76,11 +76,10 @@ def largest_part(shown: Sequence[Shown]) -> list[Content]:
     head = ("run", "layer", "value", "times the median", "token", "id", "position", "sequence",
             "step", "channel", *marked)  # fmt: skip
     rows: list[list[Content]] = []
-    several = any(t.site.expert >= 0 for s in shown for t in s.top)
     for s in shown:
         letter = html.Span(s.side.letter.upper(), className=s.side.letter)
         for t in s.top[: _ROWS // len(shown)]:
-            where = str(t.site.layer) + (f" #{t.site.expert}" if several else "")
+            where = str(t.site.layer) + (f" #{t.site.expert}" if t.site.expert >= 0 else "")
             rows.append([
                 letter, where, number(t.value, signed=True), number(t.times) + "\u00d7",
                 html.Code(t.text) if t.text else "-",

@@ -135,6 +135,7 @@ def test_a_mixture_shows_its_busiest_expert_and_offers_the_others(tmp_path: Path
     assert [o for o in options if o.startswith("expert")] == [
         "expert 3 (160 tokens)", "expert 1 (80 tokens)", "expert 0 (40 tokens)",
     ]  # fmt: skip
+    assert "A moe, expert 3: the gate is open" in text(page.content)
     other = render(Library(tmp_path), "/gate", "?a=moe&expert=0")
     assert frame(other, "numbers")["expert"].unique().tolist() == [0]
     assert render(Library(tmp_path), "/gate", "?a=moe&expert=2").error

@@ -125,6 +125,10 @@ def test_experts_are_named_and_80_layers_fit(tmp_path: Path) -> None:
     make_glu_run(tmp_path / "moe", layers=1, experts=(0, 2))
     page = render(Library(tmp_path), "/tokens", "?a=moe")
     assert {row[1] for row in rows(page.content) if len(row) == WIDE} == {"0 #0", "0 #2"}
+    make_glu_run(tmp_path / "dense", layers=1)
+    both = render(Library(tmp_path), "/tokens", "?a=moe&b=dense")
+    found = {tuple(row[:2]) for row in rows(both.content) if len(row) == WIDE}
+    assert found == {("A", "0 #0"), ("A", "0 #2"), ("B", "0")}
     make_glu_run(tmp_path / "deep", layers=80)
     page = render(Library(tmp_path), "/tokens", "?a=deep")
     sizes = of(page.content, "Graph")[2].figure
