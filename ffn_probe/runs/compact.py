@@ -4,10 +4,11 @@ Rows of the same site and fold are merged by the sketches' own `merge`, window b
 order, as a reader would; `trends` and `metrics`, which are the history, are put one behind the
 other. At no moment does a reader see a window twice or miss one: the merged part is written
 whole, under a name that says which windows it covers; then readers pass over those; and only
-at the next call they are removed.
+at the next call, or when the run is closed, they are removed.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,10 @@ def compact(
         if table in skip or not (folder / table).is_dir():
             continue
         try:
-            _sweep(folder, table, rank, windows)
+            _sweep(folder / table, rank)
             chosen = _too_many(_parts(folder, table, rank, windows), table, last=last)
             if chosen:
                 _merge(folder, table, chosen)
-            if last:
-                _sweep(folder, table, rank, windows)
         except (OSError, pa.ArrowException, RunError, SketchError) as error:
             problems[table] = f"the old windows of {table} could not be merged: {error}"
     return problems
@@ -109,17 +108,23 @@ def _parts(folder: Path, table: str, rank: str, windows: int) -> list[Part]:
     return [(name, path) for name, path in named if name is not None and name.rank == rank]
 
 
-def _sweep(folder: Path, table: str, rank: str, windows: int) -> None:
-    """Remove the parts whose windows a merged part covers."""
-    kept = [name for name, _ in _parts(folder, table, rank, windows) if name.merged]
-    gone = False
-    for path in (folder / table).glob("part-*.parquet"):
-        name = PartName.of(path)
-        if name is not None and any(other.covers(name) for other in kept):
-            path.unlink()
-            gone = True
+def sweep(folder: Path) -> None:
+    """Remove every part of a run whose windows a merged part covers: nobody reads it."""
+    for table in (*_MERGED, *_JOINED):
+        with suppress(OSError):  # what is left is passed over
+            _sweep(folder / table)
+
+
+def _sweep(table: Path, rank: str | None = None) -> None:
+    """Remove the parts of a table that a merged one covers; of one rank only, if given."""
+    named = [(PartName.of(path), path) for path in table.glob("part-*.parquet")]
+    known = [(name, path) for name, path in named if name and rank in {None, name.rank}]
+    merged = [name for name, _ in known if name.merged]
+    gone = [path for name, path in known if any(other.covers(name) for other in merged)]
+    for path in gone:
+        path.unlink()
     if gone:
-        sync(folder / table)
+        sync(table)
 
 
 def _merge(folder: Path, table: str, parts: Sequence[Part]) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ffn_probe.errors import RunError, UnknownName
 from ffn_probe.runs.atomic import complete
-from ffn_probe.runs.compact import compact
+from ffn_probe.runs.compact import compact, sweep
 from ffn_probe.runs.manifest import FILE, Manifest
 from ffn_probe.runs.parts import PartName
 from ffn_probe.runs.schema import TABLES
@@ -123,6 +123,7 @@ class RunWriter:
         self._closed = True
         try:
             self.update(**({"state": "closed"} | changes))
+            sweep(self.folder)
         finally:
             self._release()
 

@@ -175,6 +175,24 @@ def test_what_a_merged_part_covers_is_kept_until_the_next_window(tmp_path: Path)
     assert len(part_files(folder, "moments", windows=MOST + 1)) == 2
 
 
+def test_the_end_of_a_run_removes_what_is_covered_only_when_it_is_closed(
+    tmp_path: Path,
+) -> None:
+    """A reader of the open run may still be at work while the last parts are merged."""
+    folder = tmp_path / "run"
+    writer = RunWriter.create(folder, Manifest(blocks=(BLOCK,)))
+    for window in range(MOST + 1):
+        writer.write_window(window, window_tables(window))
+        writer.update(windows=window + 1)
+    before = sorted((folder / "moments").glob("*"))
+    assert writer.compact(last=True) == ()
+    assert set(before) < set((folder / "moments").glob("*"))
+    writer.close()
+    assert [p.name for p in (folder / "moments").glob("*")] == [
+        f"part-00000000..{MOST:08d}-0.parquet"
+    ]
+
+
 @pytest.mark.parametrize("left", [0, 1, 4])
 def test_parts_left_behind_by_a_kill_are_not_counted_again(
     plain: Path, merged: Path, tmp_path: Path, left: int
