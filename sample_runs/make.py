@@ -154,13 +154,14 @@ def record(name: str) -> None:
     torch.set_num_threads(1)
     target = HERE / name
     shutil.rmtree(target, ignore_errors=True)
+    learned = json.loads((HERE / "training.json").read_text())["models"][name]["held_back"]
     ffn_probe.record(
         load(name),
         held_back(),
         to=target,
         window=16,
         vocabulary={byte: letter(byte) for byte in range(VOCABULARY)},
-        tags={"sample": name},
+        tags={"sample": name, "held_back_loss": f"{learned:.4f}"},
     )
     print(f"recorded {target}")
 
