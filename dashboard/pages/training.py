@@ -115,7 +115,9 @@ def _lines(library: Library, view: View, found: Sequence[History]) -> list[pd.Da
     listed = []
     for id_, one in zip(view.runs.values(), found, strict=True):
         bands = library.once("training bands", [id_], partial(_bands, library, id_))
-        listed.append(site_lines(one, bands, one.like(view.site), view.measure))
+        own = one.like(view.site)
+        lines = site_lines(one, bands, own, view.measure)
+        listed.append(lines.assign(site="" if own is None else own.name))
     return listed
 
 

@@ -64,6 +64,7 @@ def test_the_numbers_are_those_of_the_runs(both: Page) -> None:
     for run in ("train-healthy", "train-hot"):
         own = Run.open(SAMPLES / run).trends(["absmax", "q50"], site=name)
         shown = lines[lines["run"] == run]
+        assert set(shown["site"]) == {name}
         np.testing.assert_array_equal(shown["absmax"], own["absmax"])
         np.testing.assert_array_equal(shown["q50"], own["q50"])
         assert shown["last_step"].tolist() == own["last_step"].tolist()
