@@ -86,13 +86,13 @@ def test_no_page_fails_on_it_and_none_tells_what_lies_outside(
 
 
 def test_a_small_file_that_unpacks_to_much_is_refused(
-    folder: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ffn_probe.runs.sizes.MAX_BYTES", 32 << 20)
-    make = folder / "bomb"
-    if not make.exists():
-        shutil.copytree(folder / GOOD, make)
-        bomb(make)
+    for name in ("bomb", GOOD):
+        shutil.copytree(SAMPLES / GOOD, tmp_path / name)
+    bomb(tmp_path / "bomb")
+    library = Library(tmp_path)
     with pytest.raises(FfnProbeError, match="unpacks to more than 32 MiB"):
         library.run("bomb").measures(["p50_abs"])
     assert not library.run(GOOD).measures(["p50_abs"]).empty
