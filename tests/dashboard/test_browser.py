@@ -182,7 +182,8 @@ def test_the_report_opens_offline_and_fits_its_window(
     page.on("console", lambda message: said.append(message.text))
     page.goto(path.as_uri())
     expect(page.locator(".banner")).to_contain_text(verdict)
-    expect(page.locator("figure svg")).to_have_count(8)
+    expect(page.locator("figure svg").first).to_be_visible()
+    assert page.locator("figure svg").count() >= 8
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert asked == [path.as_uri()]
     assert said == []
