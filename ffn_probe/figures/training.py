@@ -258,9 +258,12 @@ def _line(
     said: str,
 ) -> None:
     color, dash = RUNS[i % len(RUNS)]
+    known = np.r_[False, np.isfinite(y), False]
+    alone = known[1:-1] & ~known[:-2] & ~known[2:]  # a line does not show such a value
     figure.add_scatter(
-        x=x, y=_f4(y), mode="lines" if x.size > 1 else "markers", yaxis=axis, showlegend=False,
-        line={"color": color, "dash": dash, "width": 1.5}, name=escape(history.name),
+        x=x, y=_f4(y), mode="lines+markers" if alone.any() else "lines", yaxis=axis,
+        line={"color": color, "dash": dash, "width": 1.5}, marker={"color": color, "size": 5},
+        name=escape(history.name), showlegend=False,
         legendgroup=escape(history.name),
         hovertemplate=f"{said} %{{y:.4g}}<extra>%{{fullData.name}}</extra>",
     )  # fmt: skip

@@ -306,6 +306,17 @@ def test_runs_differ_in_colour_and_dash_and_one_without_the_site_has_no_line() -
     assert (len(a.y), len(b.y)) == (6, 0)
 
 
+def test_a_value_between_gaps_is_a_point() -> None:
+    frame = trends(9)
+    frame.loc[~frame["window"].isin([0, 1, 4, 8]), "absmax"] = np.nan
+    of = made(frame)
+    figure = training_chart([of], [lines_of(of, SITES[2])], "absmax")
+    drawn = trace(figure, "y3", "run", mode="lines+markers")
+    assert np.flatnonzero(np.isfinite(drawn.y)).tolist() == [0, 1, 4, 8]
+    whole = made(trends(9))
+    assert trace(training_chart([whole], [lines_of(whole, SITES[2])], "absmax"), "y3", "run")
+
+
 def test_alarms_are_ticks_in_the_lane_of_their_kind() -> None:
     frame = trends(12)
     frame.loc[frame["window"] >= 5, "nonfinite"] = 1.0
