@@ -5,7 +5,8 @@ Trainer(callbacks=[LightningProbe("runs/training", module="model")]).fit(module,
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -14,13 +15,11 @@ from ffn_probe.integrations.needed import needed
 from ffn_probe.integrations.recording import Recording
 from ffn_probe.probes import Probe
 
-_lightning: Any = needed(
-    "lightning.pytorch", "pytorch_lightning", extra="lightning", why="LightningProbe"
-)
 
+class LightningEvents:
+    """LightningProbe without its base, which is looked up when LightningProbe is first used.
 
-class LightningProbe(_lightning.Callback):  # type: ignore[misc]
-    """Records the optimizer steps of a Trainer, with loss, lr and what the module logs.
+    Records the optimizer steps of a Trainer, with loss, lr and what the module logs.
 
     The run is closed when the training ends, also by an error. A GradScaler is undone. Of
     several processes the first one records. One callback is one training.
@@ -97,6 +96,33 @@ class LightningProbe(_lightning.Callback):  # type: ignore[misc]
                 f"{type(module).__name__} has no module {self._module!r}; it has: {known}. "
                 "Pass LightningProbe(..., module=...)"
             ) from error
+
+
+if TYPE_CHECKING:
+
+    class LightningProbe(LightningEvents):
+        """Records a training of Lightning: see LightningEvents."""
+
+
+def __getattr__(name: str) -> type:
+    """Return LightningProbe, made when it is first asked for.
+
+    Raises:
+        MissingPackage: Lightning is not installed.
+    """
+    if name != "LightningProbe":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _with_base()
+
+
+@cache
+def _with_base() -> type:
+    lightning = needed(
+        "lightning.pytorch", "pytorch_lightning", extra="lightning", why="LightningProbe"
+    )
+    bases = (LightningEvents, lightning.Callback)
+    named = {"__doc__": LightningEvents.__doc__, "__module__": __name__}
+    return type("LightningProbe", bases, named)
 
 
 def _metrics(trainer: Any, outputs: Any) -> dict[str, float | Tensor]:

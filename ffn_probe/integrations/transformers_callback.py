@@ -8,8 +8,9 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,17 +22,15 @@ from ffn_probe.integrations.recording import Recording
 from ffn_probe.probes import Probe
 from ffn_probe.probes.record import moved
 
-_trainer: Any = needed(
-    "transformers.trainer_callback", extra="transformers", why="ProbeCallback"
-)
-
 _RENAMED = {"learning_rate": "lr"}
 _OF_TIME = ("epoch", "total_flos", "_runtime", "_per_second", "train_loss", "num_input_tokens")
 _SAMPLES = 2
 
 
-class ProbeCallback(_trainer.TrainerCallback):  # type: ignore[misc]
-    """Records the optimizer steps of a Trainer, with loss, grad_norm and lr from its logs.
+class TrainerEvents:
+    """ProbeCallback without its base, which is looked up when ProbeCallback is first used.
+
+    Records the optimizer steps of a Trainer, with loss, grad_norm and lr from its logs.
 
     The run is closed when the training ends. The Trainer tells its callbacks of no error: use
     it in a with statement, which closes the run then (otherwise it is closed when the callback
@@ -54,7 +53,7 @@ class ProbeCallback(_trainer.TrainerCallback):  # type: ignore[misc]
         """The probe; None before the training began."""
         return self.recording.probe
 
-    def __enter__(self) -> "ProbeCallback":
+    def __enter__(self) -> "TrainerEvents":
         return self
 
     def __exit__(
@@ -120,6 +119,35 @@ class ProbeCallback(_trainer.TrainerCallback):  # type: ignore[misc]
         if self._pending:
             self.recording.step(self._logs)
         self._pending, self._logs = False, {}
+
+
+# The class itself
+
+
+if TYPE_CHECKING:
+
+    class ProbeCallback(TrainerEvents):
+        """Records a training of transformers.Trainer: see TrainerEvents."""
+
+
+def __getattr__(name: str) -> type:
+    """Return ProbeCallback, made when it is first asked for.
+
+    Raises:
+        MissingPackage: transformers is not installed.
+    """
+    if name != "ProbeCallback":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _with_base()
+
+
+@cache
+def _with_base() -> type:
+    trainer = needed("transformers.trainer_callback", extra="transformers", why="ProbeCallback")
+    bases = (TrainerEvents, trainer.TrainerCallback)
+    return type(
+        "ProbeCallback", bases, {"__doc__": TrainerEvents.__doc__, "__module__": __name__}
+    )
 
 
 # An example

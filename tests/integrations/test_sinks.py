@@ -1,6 +1,8 @@
 """Numbers and alarms of a training arrive in TensorBoard, W&B and any callable."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,32 @@ def test_wandb_keeps_numbers_and_alarms_offline(
     data = written[0].read_bytes()
     assert b"ffn/layers.1/hidden/rms" in data
     assert b"non-finite at layers.0/resid" in data
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "missing", "extra"),
+    [
+        ("transformers_callback", "ProbeCallback", "transformers", "transformers"),
+        ("lightning_callback", "LightningProbe", "lightning", "lightning"),
+    ],
+)
+def test_an_integration_whose_framework_is_missing_says_how_to_get_it(
+    module: str, name: str, missing: str, extra: str
+) -> None:
+    program = f"""
+import sys
+sys.modules.update({{{missing!r}: None, "pytorch_lightning": None}})
+import ffn_probe.integrations.{module} as found
+try:
+    found.{name}
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert f"{name} needs {missing}" in done.stdout
+    assert f"pip install 'ffn-probe[{extra}]'" in done.stdout
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
