@@ -119,11 +119,12 @@ def _plug_calls(
     """Plug the calls of a module for compiled graphs; return the slot of its entry."""
     slot = wiring.plug(module, Spec("entry"), _entering(by_source, wiring))
     for call, found in by_source.items():
-        wiring.plug(module, Spec("source", call=call), _labelling(found, wiring))
+        spec = Spec("source", call=call, needed=wiring.wants(found))
+        wiring.plug(module, spec, _labelling(found, wiring))
     for call, found in by_call.items():
         for place in sorted({tap.item for _, tap in found}):
             some = [(watched, tap) for watched, tap in found if tap.item == place]
-            spec = Spec("call", place, gradient=wiring.gradients, call=call)
+            spec = Spec("call", place, "", wiring.gradients, call, wiring.wants(some))
             wiring.plug(module, spec, wiring.taker(some))
     return slot
 
@@ -145,6 +146,7 @@ def _labelling(found: list[tuple[Watched, Tap]], wiring: Wiring) -> Callable[...
         if wiring.awake():
             for item, tap in found:
                 _label(item, tap, args, kwargs, result)
+                item.own_rows()
 
     return label
 

@@ -72,7 +72,8 @@ def _forward(kind: type[nn.Module], specs: tuple[Spec | None, ...]) -> Callable[
         for slot, spec in enumerate(specs)
         if spec is not None and spec.call is not None
     )
-    forward = _calling(original, kind, places) if places else _passing(original)
+    needed = any(spec is not None and spec.call is not None and spec.needed for spec in specs)
+    forward = _calling(original, kind, places, needed=needed) if places else _passing(original)
     functools.update_wrapper(forward, original)
     forward.ffn_probe = True
     found: Callable[..., Any] = forward
@@ -88,12 +89,12 @@ def _passing(original):
 
 
 @no_type_check
-def _calling(original, kind, places):
+def _calling(original, kind, places, *, needed):
     """Return a forward that, when compiled, hands over what is called inside of it."""
     try:
         inside = rewritten(original, kind, places, seen=seen, called=called)
     except NotRewritable as error:
-        return _refusing(original, kind, str(error))
+        return _refusing(original, kind, str(error)) if needed else _passing(original)
 
     def forward(self, *args, **kwargs):
         if torch.compiler.is_compiling() or near_compiled():
@@ -121,4 +122,4 @@ def _refusing(original, kind, reason):
 
 @no_type_check
 def _refuse(text):
-    torch._dynamo.graph_break(text)  # noqa: SLF001 - public, but for its name
+    torch._dynamo.graph_break(msg=text)  # noqa: SLF001 - public, but for its name

@@ -199,7 +199,9 @@ class Observer:
         count = rows.shape[0] if index is None else index.shape[0]
         stride = slice(None, None, max(1, -(-count // PAIR_ROWS)))
         pick = stride if index is None else index[stride]
-        few, labels = rows[pick], None if where.labels is None else where.labels[pick]
+        # A copy: a compiled graph uses the memory of a value again once it is not needed.
+        few = rows[pick] if index is not None else rows[pick].clone()
+        labels = None if where.labels is None else where.labels[pick]
         three.rows[role] = few
         if len(three.rows) < len(_PAIRED):
             return

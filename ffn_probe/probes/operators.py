@@ -70,7 +70,7 @@ def _mark_and_hook(value: Tensor, order: Tensor, port: Tensor, slot: int) -> Ten
 
     The hook is traced into that backward then, with the whole gradient of the value.
     """
-    with torch._C._AutoDispatchBelowAutograd():
+    with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library does
         ticket: Tensor = torch.ops.ffn_probe.mark(value, order, port, slot)
 
     def take(gradient: Tensor) -> None:

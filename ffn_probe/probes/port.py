@@ -29,7 +29,8 @@ class Spec:
     """What of a tap is part of a graph: taps with equal ones may share it.
 
     `how` is "input", "output" or "call" as in a Tap, or what a probe needs besides: "source"
-    and "entry" (of a mixture's rows), "begin" and "end" (of a forward of the model).
+    and "entry" (of a mixture's rows), "begin" and "end" (of a forward of the model). What is
+    not `needed` may be left out of a graph that cannot hold it.
     """
 
     how: str
@@ -37,6 +38,7 @@ class Spec:
     keyword: str = ""
     gradient: bool = False
     call: Call | None = None
+    needed: bool = True
 
 
 @dataclass(slots=True)

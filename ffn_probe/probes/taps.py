@@ -100,12 +100,15 @@ def _is_expert_entry(tap: Tap) -> bool:
 
 
 def _watch_entry(module: nn.Module, item: Watched, wiring: Wiring) -> None:
-    def enter(value: Any, later: bool = False) -> None:  # noqa: FBT001, FBT002
-        del later
+    def enter(value: Any) -> None:
         if wiring.awake():
             item.new_call(value if isinstance(value, Tensor) else None)
 
-    slot = wiring.plug(module, Spec("input"), enter)
+    def enter_graph(value: Tensor) -> None:
+        enter(value)
+        item.own_rows()
+
+    slot = wiring.plug(module, Spec("input"), enter_graph)
     hook = _input_hook(slot, enter, 0, "", gradient=False)
     wiring.hook_before(module, slot, hook)
 

@@ -38,6 +38,13 @@ class Watched:
         self.labels, self.expert, self.entering = None, None, entering
         self.turn += 1
 
+    def own_rows(self) -> None:
+        """Copy what is kept of the call: a compiled graph may use its memory for others."""
+        if self.entering is not None:
+            self.entering = self.entering.clone()
+        if self.labels is not None:
+            self.labels = self.labels.clone()
+
 
 def recomputing() -> bool:
     """Return whether this forward runs inside a backward (activation checkpointing)."""
@@ -62,6 +69,11 @@ class Wiring:
     stack: ExitStack
     switch: Switch
     gradients: bool = False
+    roles: frozenset[str] | None = None  # the wanted ones; None: all
+
+    def wants(self, found: Iterable[tuple[Watched, Tap]]) -> bool:
+        """Return whether one of the taps is of a role that is wanted."""
+        return self.roles is None or any(tap.role in self.roles for _, tap in found)
 
     def taker(self, found: Iterable[tuple[Watched, Tap]]) -> Taker:
         """Return what takes a tensor of these taps from a graph."""
