@@ -76,6 +76,7 @@ def serve_files(server: Flask, library: Library, lock: threading.RLock) -> None:
     server.add_url_rule(
         "/report/<any(drift, attribution, run):noun>.<suffix>", "report", export
     )
+    server.add_url_rule("/report/<path:path>", "no report", lambda path: abort(404, path))
 
 
 def written(page: Page, suffix: str, path: str, query: Query) -> tuple[bytes, str]:
