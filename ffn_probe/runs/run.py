@@ -27,14 +27,7 @@ from ffn_probe.runs.stored import RowCount, Stored
 from ffn_probe.runs.tables import Tables
 from ffn_probe.runs.trends import read_trends
 from ffn_probe.runs.weights import WeightGeometry
-from ffn_probe.sketches import (
-    BitHistogram,
-    Channels,
-    Extremes,
-    Moments,
-    QuantNoise,
-    Summary,
-)
+from ffn_probe.sketches import BitHistogram, Channels, Extremes, Moments, QuantNoise, Summary
 
 
 class Run:
@@ -251,13 +244,8 @@ class Run:
 
     def measures(self, names: Iterable[str] | None = None) -> pd.DataFrame:
         """Return one row a site and measure, with its value and unit."""
-        found = measured(
-            self.sites,
-            self.summary,
-            blocks=self.blocks,
-            names=names,
-            what=f"measuring {self.name}",
-        )
+        what = f"measuring {self.name}"
+        found = measured(self.sites, self.summary, blocks=self.blocks, names=names, what=what)
         lines = [
             (site.layer, site.block, site.role, site.expert, entry.name, value, entry.unit)
             for site, entry, value in found
