@@ -96,6 +96,7 @@ def test_a_compiled_model_gives_the_run_of_the_eager_one(
     assert tables(run) == tables(eager)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_inductor_gives_the_run_of_the_eager_model_up_to_rounding(tmp_path: Path) -> None:
     model = sample()
     eager, _ = recorded(model, model, tmp_path / "eager")
