@@ -133,8 +133,7 @@ class Probe:
         if error is None and not self._ever:
             raise AttachError(
                 f"no tap of {len(self.blocks)} blocks fired in {self._counting.batches} "
-                "forward passes. Was the model compiled, or does another path run than with "
-                "the example?"
+                "forward passes: does another path run than with the example?"
             )
         silent = silent_taps(self.blocks, self._ever, self.observer.watching.roles)
         if error is None and silent and not self.options.allow_silent:
