@@ -18,7 +18,7 @@ from ffn_probe.errors import AttachError, ModelError
 from ffn_probe.probes.exported import check_not_exported
 from ffn_probe.runs import Run
 from sample_runs.tiny_lm import VARIANTS, TinyLM
-from tests.probes.models import Tiny, tokens
+from tests.probes.models import Layer, Tiny, tokens
 
 BATCHES = [tokens(seed=seed) for seed in range(3)]
 
@@ -164,6 +164,33 @@ def test_padding_and_positions_are_those_of_the_eager_model(tmp_path: Path) -> N
             call(**BATCHES[0], attention_mask=mask)
         runs.append(tables(probe.run))
     assert probe.run.rows("layers.0/hidden")[0] == 17
+    assert runs[0] == runs[1]
+
+
+class Overwriting(Layer):
+    """Uses the memory of the gate again, as the code of a compiled graph does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        gate = self.gate(h)
+        act = self.act(gate)
+        gate.zero_()
+        return x + self.down(act * self.up(h))
+
+
+class Careful(Overwriting):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        return x + self.down(self.act(self.gate(h)) * self.up(h))
+
+
+def test_values_are_read_before_their_memory_is_used_again(tmp_path: Path) -> None:
+    runs = []
+    for kind in (Overwriting, Careful):
+        torch.manual_seed(0)
+        model = Tiny(layers=0)
+        model.layers.append(kind(16, 40, 0.0))
+        runs.append(tables(recorded(model, model, tmp_path / kind.__name__)[0]))
     assert runs[0] == runs[1]
 
 
