@@ -12,6 +12,7 @@ import sys
 import torch
 
 import ffn_probe as fp
+from ffn_probe.runs import compact
 from tests.probes.models import Tiny, tokens
 
 WINDOW = 2  # steps
@@ -31,10 +32,11 @@ def record(model: Tiny, found: fp.Scan, folder: str) -> None:
 
 def main() -> None:
     """Serve recorders; all that is slow is done before."""
+    compact.MOST, compact.MOST_JOINED = 2, 3  # old windows are merged from the third on
     torch.set_num_threads(1)
     model = Tiny(width=8, hidden=8, layers=1).eval()
     found = fp.scan(model, tokens())
-    fp.record(model, [tokens(seed=k) for k in range(40)], to=sys.argv[1], found=found, window=2)
+    fp.record(model, [tokens(seed=k) for k in range(8)], to=sys.argv[1], found=found, window=2)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
