@@ -97,8 +97,9 @@ def _calling(original, kind, places, *, needed):
         return _refusing(original, kind, str(error)) if needed else _passing(original)
 
     def forward(self, *args, **kwargs):
-        if torch.compiler.is_compiling() or near_compiled():
-            return inside(self, *args, __ffn_probe__=getattr(self, PORT), **kwargs)
+        port = getattr(self, PORT, None)
+        if port is not None and (torch.compiler.is_compiling() or near_compiled()):
+            return inside(self, *args, __ffn_probe__=port, **kwargs)
         return original(self, *args, **kwargs)
 
     return forward
