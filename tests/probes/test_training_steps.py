@@ -268,7 +268,13 @@ def test_a_training_that_breaks_away_is_told_while_it_runs(
     with (
         caplog.at_level(logging.WARNING, "ffn_probe"),
         fp.attach(
-            model, to=tmp_path / "run", example=tokens(), window=1, on_alarm=told.append
+            model,
+            to=tmp_path / "run",
+            example=tokens(),
+            window=1,
+            on_alarm=told.append,
+            blocks="layers.1",
+            roles=["resid", "hidden", "out"],
         ) as probe,
     ):
         for _ in range(40):
@@ -311,7 +317,7 @@ def test_a_nan_is_told_with_its_step_and_token_and_stays_in_a_killed_run(
 
 
 def test_a_healthy_training_and_a_recording_tell_nothing(tmp_path: Path) -> None:
-    run = train(tiny(), tmp_path / "run", steps=20, parts=1, window=1, gradients=True)
+    run = train(tiny(), tmp_path / "run", steps=12, parts=1, window=1, roles=["hidden", "out"])
     assert run.problems == ()
     model = tiny().eval()
     with torch.no_grad():

@@ -200,7 +200,7 @@ def test_a_line_keeps_the_largest_and_the_last_step_in_bounded_points(count: int
 
 def test_what_is_kept_does_not_grow_with_the_training() -> None:
     sentinel = Sentinel()
-    for window in range(3000):
+    for window in range(600):
         loss = [(window * EIGHT + i, "loss", 5.0 + (window % 97 == 96) * 99) for i in range(8)]
         sentinel.window([row(window, "out")], loss)
     assert sum(len(held) for held in sentinel._metrics.values()) == SPIKE_STEPS + 256
