@@ -48,6 +48,17 @@ def measures() -> str:
     return "\n".join([*head, *rows])
 
 
+def pages() -> str:
+    """Return the table of the dashboard's pages, from their routes."""
+    from dashboard.routes import ROUTES
+
+    rows = [
+        f"| {route.text or 'Site (a cell of Compare)'} | {cell(route.told)} |"
+        for route in ROUTES.values()
+    ]
+    return "\n".join(["| page | what it shows |", "|---|---|", *rows])
+
+
 def losses() -> str:
     """Return the table of what the sample models learned, from their training's record."""
     facts = json.loads((ROOT / "sample_runs" / "training.json").read_text())
@@ -78,6 +89,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "losses": losses,
     "measures": measures,
+    "pages": pages,
     "why": why,
 }
 
