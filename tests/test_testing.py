@@ -112,7 +112,7 @@ def test_a_mistake_in_the_budget_is_found_before_the_models_run() -> None:
     with pytest.raises(BudgetError, match="cannot read"):
         assert_no_drift(Never(), Never(), BATCHES, budget="nowhere.toml")
     with pytest.raises(FfnProbeError, match="no report format"):
-        assert_no_drift(Never(), Never(), BATCHES, report="x.pdf")
+        assert_no_drift(Never(), Never(), BATCHES, report="x.xls")
 
 
 def test_models_that_cannot_be_compared_are_not_taken_for_equal() -> None:

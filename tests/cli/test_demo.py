@@ -55,6 +55,7 @@ def test_the_demo_works_and_works_again(tmp_path: Path) -> None:
     samples = {f"recorded/{norm}-{act}" for norm in ("ln", "rms") for act in ("gelu", "swiglu")}
     replays = {"planted", "swap-exact", "swap-naive", "trained-apart"}
     samples |= {f"recorded/{name}" for name in replays}
+    samples |= {"recorded/train-healthy", "recorded/train-hot"}
     assert runs == {"rms-swiglu", "all-MiniLM-L6-v2", "why"} | samples
     told = Run.open(to / "why").explain()
     assert (told.status, told.first_bad) == ("bug", (3, "encoder.layer.3", "activation"))

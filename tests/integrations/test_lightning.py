@@ -1,5 +1,6 @@
 """A training of Lightning is recorded by its optimizer steps, and is not changed."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.probes.models import tiny, tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning warns of deprecations of its own
 
-lightning: Any = pytest.importorskip("lightning.pytorch")
+lightning: Any = importlib.import_module("lightning.pytorch")
 
 from ffn_probe.integrations.lightning_callback import LightningProbe  # noqa: E402
 
@@ -107,7 +108,7 @@ def test_an_error_closes_the_run_and_takes_the_probe_off(tmp_path: Path) -> None
 
 def test_a_scaler_of_lightning_is_undone(tmp_path: Path) -> None:
     """In float16 the loss is scaled by 2^10 (an own scaler): gradients come out as without."""
-    plugins: Any = pytest.importorskip("lightning.pytorch.plugins")
+    plugins: Any = importlib.import_module("lightning.pytorch.plugins")
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     mixed = plugins.MixedPrecision("16-mixed", "cpu", scaler=scaler)
     for name, some in (("plain", {}), ("mixed", {"plugins": [mixed]})):

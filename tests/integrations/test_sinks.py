@@ -1,8 +1,10 @@
 """Numbers and alarms of a training arrive in TensorBoard, W&B and any callable."""
 
+import importlib
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,7 @@ def test_a_sink_that_fails_is_turned_off_and_the_training_goes_on(
 
 
 def test_tensorboard_shows_numbers_and_alarms(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    importlib.import_module("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     sink = TensorBoardSink(tmp_path / "events")
@@ -119,7 +121,7 @@ def test_tensorboard_shows_numbers_and_alarms(tmp_path: Path) -> None:
 
 
 def test_a_writer_of_ones_own_stays_open(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    importlib.import_module("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(tmp_path / "events")) as writer:
@@ -131,7 +133,7 @@ def test_a_writer_of_ones_own_stays_open(tmp_path: Path) -> None:
 def test_wandb_keeps_numbers_and_alarms_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wandb = pytest.importorskip("wandb")
+    wandb = importlib.import_module("wandb")
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -144,9 +146,10 @@ def test_wandb_keeps_numbers_and_alarms_offline(
     assert kept["ffn/step"] == 5
     assert kept["ffn/alarms"] >= 2
     assert "ffn/layers.0/out/branch_ratio" in kept
-    written = [p for p in (tmp_path / "wandb").rglob("*.wandb") if p.stat().st_size > 1000]
-    assert len(written) == 1
-    data = written[0].read_bytes()
+    until, data = time.monotonic() + 60, b""  # W&B's own process writes it
+    while time.monotonic() < until and b"non-finite at layers.0/resid" not in data:
+        time.sleep(0.1)
+        data = b"".join(p.read_bytes() for p in (tmp_path / "wandb").rglob("*.wandb"))
     assert b"ffn/layers.1/hidden/rms" in data
     assert b"non-finite at layers.0/resid" in data
 

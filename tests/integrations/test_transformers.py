@@ -1,6 +1,7 @@
 """A training of transformers.Trainer is recorded by its optimizer steps, and is not changed."""
 
 import gc
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch.utils.data import Dataset, IterableDataset
 import ffn_probe as fp
 from ffn_probe.errors import ExampleError, FfnProbeError
 
-transformers: Any = pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
-pytest.importorskip("transformers.trainer")  # here: our import hook compiles what it imports
+transformers: Any = importlib.import_module("transformers")
+importlib.import_module("accelerate")
+importlib.import_module(
+    "transformers.trainer"
+)  # here: our import hook compiles what it imports
 
 from ffn_probe.integrations.transformers_callback import ProbeCallback  # noqa: E402
 

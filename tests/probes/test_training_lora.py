@@ -1,6 +1,7 @@
 """A block in LoRA wrappers is read at the wrappers: as if the adapters were merged."""
 
 import copy
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import ffn_probe as fp
 from ffn_probe.discover.matrices import read_matrix
 from tests.probes.models import Tiny, tiny, tokens
 
-peft: Any = pytest.importorskip("peft")
+peft: Any = importlib.import_module("peft")
 
 TARGETS = ["gate", "up", "down"]
 

@@ -17,7 +17,7 @@ def test_a_stored_run_is_whole(name: str) -> None:
     assert run.closed
     assert run.problems == ()
     assert run.manifest.schema_version == SCHEMA_VERSION
-    assert run.manifest.tags == {"sample": name}
+    assert run.manifest.tags["sample"] == name
     assert (run.manifest.steps, run.manifest.tokens) == (32, 32 * 4 * 256)
     assert [fold["batches"] for fold in run.manifest.folds] == [2] * 16
     assert len({fold["hash"] for fold in run.manifest.folds}) == 16
