@@ -122,8 +122,9 @@ def _connect(app: Dash, library: Library) -> None:
         Input(TICK, "n_intervals"),
         State(VERSION, "data"),
     )
-    def show(path: str | None, search: str | None, ticks: int | None, known: str | None) -> Any:
+    def show(path: str | None, search: str | None, ticks: int | None, known: Any) -> Any:
         path, search = path or "/", search or ""
+        version, deep = known or ("", False)
         # One look at a time: the next is asked for with the answer to the last, or a slow
         # answer would be passed over for the one after it, and so on.
         next_tick = (ticks or 0) + 1
@@ -132,12 +133,16 @@ def _connect(app: Dash, library: Library) -> None:
             page, around = working(made), no_update
         else:
             page, around = made
-            if ctx.triggered_id == TICK and page.version == known:
+            if ctx.triggered_id == TICK and page.version == version:
                 return *[no_update] * 4, next_tick, no_update, no_update
         files = exports(path, query_of(search), page)
         pace = _SOON if isinstance(made, Progress) else _EVERY
         looks = next_tick if page.version else 0
-        return page.content, around, files, page.title, looks, pace, page.version
+        # Of another shape than the page before: Dash holds old and new against each other
+        # value by value, for many seconds where charts are large, unless they differ at once.
+        content = page.content if deep else html.Div(page.content)
+        kept = (page.version, not deep)
+        return content, around, files, page.title, looks, pace, kept
 
     @app.callback(
         Output(URL, "href"),
