@@ -104,7 +104,7 @@ def validity_part(library: Library, cells: Cells) -> list[Content]:
     else:
         text = (
             "Not valid as a paired comparison: these runs saw other inputs, so part of every "
-            "effect is the inputs'."
+            "effect may come from these."
         )
         said = [html.Div([html.B("refuse "), text], className="note")]
     notes = [note for found in pairs for note in found.notes]

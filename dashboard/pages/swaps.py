@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,11 +90,18 @@ def swaps(library: Library, query: Query) -> Page:
 
 
 def _recorded(library: Library) -> _Recorded:
+    """Return the runs of every choice, those first whose inputs most choices saw, too."""
     found: dict[Choice, list[str]] = {}
+    saw: dict[str, tuple[str, ...]] = {}
     for entry in library.entries():
         if entry.run is not None and entry.run.manifest.kind == "telemetry":
             found.setdefault(Choice.of(entry.run), []).append(entry.id)
-    return _Recorded({choice: tuple(ids) for choice, ids in found.items()})
+            saw[entry.id] = tuple(str(f.get("hash", "")) for f in entry.run.manifest.folds)
+    shared = Counter(inputs for ids in found.values() for inputs in {saw[i] for i in ids})
+    return _Recorded({
+        choice: tuple(sorted(ids, key=lambda i: -shared[saw[i]] if any(saw[i]) else 0))
+        for choice, ids in found.items()
+    })  # fmt: skip
 
 
 def _ordered(names: Sequence[str], first: Sequence[str]) -> list[str]:

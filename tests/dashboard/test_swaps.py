@@ -1,6 +1,7 @@
 """The swap lab."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,18 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     for graph in of(page.content, "Graph"):
         assert "<img" not in json.dumps(graph.figure.to_dict(), default=str)
     assert page.command == f"ffn-probe show '{tmp_path}/<img src=x>' --measure rms"
+
+
+def test_a_cell_takes_the_run_that_saw_the_inputs_of_the_others(tmp_path: Path) -> None:
+    samples = Path(__file__).parents[2] / "sample_runs"
+    for name in ("ln-gelu", "ln-swiglu", "rms-gelu", "rms-swiglu"):
+        shutil.copytree(samples / name, tmp_path / name)
+    strange = tmp_path / "a-first-by-name"
+    shutil.copytree(samples / "ln-gelu", strange)
+    made = json.loads((strange / "run.json").read_text())
+    made["folds"] = [fold | {"hash": f"{k:016x}"} for k, fold in enumerate(made["folds"])]
+    (strange / "run.json").write_text(json.dumps(made))
+    page = render(Library(tmp_path), "/swaps", "")
+    assert "All runs saw the same inputs" in text(page.content)
+    picked = render(Library(tmp_path), "/swaps", "?r00=a-first-by-name")
+    assert "Not valid as a paired comparison" in text(picked.content)
